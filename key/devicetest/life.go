@@ -95,12 +95,15 @@ func (s suite) operations(ca, root key.Ref, wrapped []byte) map[string]func(cont
 		"Generate":   func(ctx context.Context) error { _, err := s.device.Generate(ctx, signing("late")); return err },
 		"Find":       func(ctx context.Context) error { _, err := s.device.Find(ctx, ca.ID); return err },
 		"Attributes": func(ctx context.Context) error { _, err := s.device.Attributes(ctx, ca); return err },
-		"Sign":       func(ctx context.Context) error { _, err := s.device.Sign(ctx, ca, make([]byte, 32), crypto.SHA256); return err },
-		"Wrap":       func(ctx context.Context) error { _, err := s.device.Wrap(ctx, root, []byte("secret"), nil); return err },
-		"Unwrap":     func(ctx context.Context) error { _, err := s.device.Unwrap(ctx, root, wrapped, nil); return err },
-		"Random":     func(ctx context.Context) error { _, err := s.device.Random(ctx, 16); return err },
-		"Destroy":    func(ctx context.Context) error { return s.device.Destroy(ctx, ca) },
-		"Health":     func(ctx context.Context) error { return s.device.Health(ctx) },
+		"Sign": func(ctx context.Context) error {
+			_, err := s.device.Sign(ctx, ca, make([]byte, 32), crypto.SHA256)
+			return err
+		},
+		"Wrap":    func(ctx context.Context) error { _, err := s.device.Wrap(ctx, root, []byte("secret"), nil); return err },
+		"Unwrap":  func(ctx context.Context) error { _, err := s.device.Unwrap(ctx, root, wrapped, nil); return err },
+		"Random":  func(ctx context.Context) error { _, err := s.device.Random(ctx, 16); return err },
+		"Destroy": func(ctx context.Context) error { return s.device.Destroy(ctx, ca) },
+		"Health":  func(ctx context.Context) error { return s.device.Health(ctx) },
 	}
 }
 
