@@ -1,12 +1,13 @@
 package audit
 
 import (
+	"bytes"
 	"context"
 	"crypto"
+	"database/sql"
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"time"
 
 	"golang.org/x/mod/sumdb/tlog"
@@ -29,21 +30,40 @@ type overdue struct {
 	err   error
 }
 
+// signedHead is a checkpoint and its note.
+type signedHead struct {
+	Checkpoint
+	note []byte
+}
+
 // Checkpoint returns a checkpoint, a C2SP signed note, that covers everything
 // committed before the call. It signs only when there is something new, and
 // only after proving from the stored tree that it extends the last checkpoint
 // signed; otherwise key.ErrIntegrity, now and for ever.
 func (l *Log) Checkpoint(ctx context.Context) ([]byte, error) {
-	l.signing.Lock()
-	defer l.signing.Unlock()
+	signed, err := l.checkpoint(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return bytes.Clone(signed.note), nil
+}
+
+func (l *Log) checkpoint(ctx context.Context) (*signedHead, error) {
+	select {
+	case l.signing <- struct{}{}:
+		defer func() { <-l.signing }()
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%w: waiting for the checkpoint signer: %w", key.ErrBusy, context.Cause(ctx))
+	}
 	if err := l.refusal(); err != nil {
 		return nil, err
 	}
-	next, err := l.examine(ctx)
+	last := l.signed.Load()
+	next, err := l.examine(ctx, last)
 	if err != nil {
 		return nil, l.condemn(fmt.Errorf("checkpointing the audit log: %w", err))
 	}
-	if l.lastNote == nil || next.Size > l.last.Size {
+	if last == nil || next.Size > last.Size {
 		signed, err := signCheckpoint(next, l.signer, l.vkey)
 		if err != nil {
 			return nil, err
@@ -52,19 +72,21 @@ func (l *Log) Checkpoint(ctx context.Context) ([]byte, error) {
 		if err := durable.WriteFile(l.file, signed, 0o600); err != nil {
 			return nil, fmt.Errorf("remembering checkpoint of %d entries: %w", next.Size, err)
 		}
-		l.last, l.lastNote, l.published = next, signed, false
+		last = &signedHead{next, signed}
+		l.signed.Store(last)
+		l.published = false
 	}
 	if !l.published {
-		if err := l.publish(ctx); err != nil {
+		if err := l.publish(ctx, last); err != nil {
 			return nil, err
 		}
 		l.published = true
 	}
-	return slices.Clone(l.lastNote), nil
+	return last, nil
 }
 
-// examine reads the head of the stored tree and proves it a successor of the last checkpoint.
-func (l *Log) examine(ctx context.Context) (Checkpoint, error) {
+// examine reads the head of the stored tree and proves it a successor of last.
+func (l *Log) examine(ctx context.Context, last *signedHead) (Checkpoint, error) {
 	next := Checkpoint{Origin: l.origin}
 	err := l.db.Snapshot(ctx, func(tx *storage.ReadTx) error {
 		size, edge, err := readHead(tx)
@@ -76,18 +98,17 @@ func (l *Log) examine(ctx context.Context) (Checkpoint, error) {
 			return err
 		}
 		next.Size, next.Root = size, edgeRoot(hashes)
-		if l.lastNote == nil || l.last.Size == 0 || l.last.Size >= size {
+		if last == nil {
 			return nil
 		}
-		proof, err := proveTree(&storedTiles{tx, l.roots}, next, l.last.Size)
-		if err != nil {
-			return err
+		var proof []tlog.Hash
+		if last.Size < size {
+			if proof, err = proveTree(&storedTiles{tx, l.roots}, next, last.Size); err != nil {
+				return err
+			}
 		}
-		return checkSuccessor(l.last, next, proof)
+		return checkSuccessor(last.Checkpoint, next, proof)
 	})
-	if err == nil && l.lastNote != nil && next.Size <= l.last.Size {
-		err = checkSuccessor(l.last, next, nil)
-	}
 	if errors.Is(err, key.ErrIntegrity) {
 		err = fmt.Errorf("%w (last signed: %s; if this store was restored from a backup on purpose, keep that file as evidence, move it away and start again)", err, l.file)
 	}
@@ -112,14 +133,14 @@ func tilesError(err error) error {
 	return err
 }
 
-func (l *Log) publish(ctx context.Context) error {
-	size, signed, at := l.last.Size, l.lastNote, time.Now().UnixMicro()
+func (l *Log) publish(ctx context.Context, signed *signedHead) error {
+	at := time.Now().UnixMicro()
 	err := l.db.Update(ctx, func(tx *storage.Tx) error {
-		_, err := tx.Exec("INSERT INTO log_checkpoint (size, note, at) VALUES ($1, $2, $3) ON CONFLICT (size) DO NOTHING", size, signed, at)
+		_, err := tx.Exec("INSERT INTO log_checkpoint (size, note, at) VALUES ($1, $2, $3) ON CONFLICT (size) DO NOTHING", signed.Size, signed.note, at)
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("storing checkpoint of %d entries: %w", size, err)
+		return fmt.Errorf("storing checkpoint of %d entries: %w", signed.Size, err)
 	}
 	return nil
 }
@@ -129,10 +150,11 @@ func (l *Log) resume(ctx context.Context) error {
 	signed, err := os.ReadFile(l.file)
 	switch {
 	case err == nil:
-		if l.last, err = openCheckpoint(signed, l.verifier); err != nil {
+		c, err := openCheckpoint(signed, l.verifier)
+		if err != nil {
 			return fmt.Errorf("reading the last checkpoint in %s: %w", l.file, err)
 		}
-		l.lastNote = signed
+		l.signed.Store(&signedHead{c, signed})
 	case !errors.Is(err, os.ErrNotExist):
 		return fmt.Errorf("reading the last checkpoint: %w", err)
 	default:
@@ -140,7 +162,7 @@ func (l *Log) resume(ctx context.Context) error {
 			return err
 		}
 	}
-	_, err = l.examine(ctx)
+	_, err = l.examine(ctx, l.signed.Load())
 	return err
 }
 
@@ -158,7 +180,8 @@ func (l *Log) adopt(ctx context.Context) error {
 			return fmt.Errorf("reading stored checkpoints: %w", err)
 		}
 		if c, err := openCheckpoint(signed, l.verifier); err == nil && c.Origin == l.origin {
-			l.last, l.lastNote, l.published = c, signed, true
+			l.signed.Store(&signedHead{c, signed})
+			l.published = true
 			l.logger.Warn("no checkpoint outside the database: trusting the newest one inside", "file", l.file, "entries", c.Size)
 			return rows.Err()
 		}
@@ -255,3 +278,5 @@ func (l *Log) prune(ctx context.Context, now time.Time) error {
 		return err
 	})
 }
+
+func isNoRows(err error) bool { return errors.Is(err, sql.ErrNoRows) }

@@ -59,10 +59,9 @@ type Log struct {
 	args      []any
 	access    accessBatch
 
-	signing   sync.Mutex // guards the fields below; never held while waiting for a batch's lock
-	last      Checkpoint // the newest one signed, whoever saw it
-	lastNote  []byte     // nil: none yet
-	published bool       // lastNote is in the store, too
+	signed    atomic.Pointer[signedHead] // the newest one, whoever saw it; nil: none yet
+	signing   chan struct{}              // one slot: the right to sign; it guards published
+	published bool                       // signed is in the store, too
 
 	stop context.CancelFunc
 	done chan struct{}
@@ -92,7 +91,7 @@ func Open(ctx context.Context, cfg Config) (*Log, error) {
 		signer: &noteSigner{cfg.Origin, id, cfg.Signer},
 		file:   filepath.Join(cfg.StateDir, fmt.Sprintf("checkpoint-%08x", id)),
 		logger: cfg.logger(), roots: &rootCache{},
-		digest: sha256.New(), done: make(chan struct{}),
+		digest: sha256.New(), signing: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	if err := l.resume(ctx); err != nil {
 		return nil, fmt.Errorf("opening the audit log: %w", err)

@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"bytes"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -194,14 +195,9 @@ func (c *rootCache) clear() {
 	c.m = nil
 }
 
-// loadTree rebuilds the growing side of a log of size from rows and checks it against the head's edge.
-func loadTree(q querier, size int64, edge []byte) (*tree, error) {
-	want, err := decodeEdge(size, edge)
-	if err != nil {
-		return nil, err
-	}
-	t := &tree{size: size, edge: want}
-	tiles := &storedTiles{q: q}
+// treeOf reads the growing side of the log as it was at size.
+func treeOf(tiles *storedTiles, size int64) (*tree, error) {
+	t := &tree{size: size}
 	for level := range tileLevels {
 		full, partial := tilesOf(size, level)
 		if partial == 0 {
@@ -213,10 +209,21 @@ func loadTree(q querier, size int64, edge []byte) (*tree, error) {
 		}
 		t.tiles[level] = append(make([]tlog.Hash, 0, tileWidth), splitHashes(data)...)
 	}
-	for i, h := range edgeOf(&t.tiles) {
-		if h != want[i] {
-			return nil, fmt.Errorf("%w: the log's head does not belong to its %d stored entries: run sealwright audit verify", key.ErrIntegrity, size)
-		}
+	t.edge = edgeOf(&t.tiles)
+	return t, nil
+}
+
+// loadTree is treeOf the stored log, checked against the edge its head row holds.
+func loadTree(q querier, size int64, edge []byte) (*tree, error) {
+	if _, err := decodeEdge(size, edge); err != nil {
+		return nil, err
+	}
+	t, err := treeOf(&storedTiles{q: q}, size)
+	if err != nil {
+		return nil, err
+	}
+	if !bytes.Equal(encodeEdge(t.edge), edge) {
+		return nil, fmt.Errorf("%w: the log's head does not belong to its %d stored entries: run sealwright audit verify", key.ErrIntegrity, size)
 	}
 	return t, nil
 }
