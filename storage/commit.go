@@ -168,7 +168,7 @@ func (db *DB) commitBatch(reqs []*request) int {
 				lost = answers(reqs)
 				began = time.Time{}
 				run = 0
-			case !db.engine.Remote && failure.fault == FaultIO:
+			case failure.fault == FaultIO:
 				failure.unknown = db.bury() != nil
 			}
 		}
@@ -178,7 +178,7 @@ func (db *DB) commitBatch(reqs []*request) int {
 		if db.again(failure, lost != nil, run, began) {
 			continue
 		}
-		err := failure.fault.Wrap(failure.err)
+		err := failure.fault.wrap(failure.err)
 		if lost != nil || failure.unknown {
 			err = fmt.Errorf("%w: %w", ErrOutcomeUnknown, failure.err)
 		}

@@ -80,13 +80,6 @@ func (db *DB) SetQueueLimit(n int) {
 	db.limit = max(n, 1)
 }
 
-// Waiting returns how many changes wait for a batch.
-func (db *DB) Waiting() int {
-	db.mu.Lock()
-	defer db.mu.Unlock()
-	return len(db.queue)
-}
-
 // Commit makes change and its entries durable in one transaction, which it
 // shares with the changes of other callers. It returns the log index of the
 // change's first entry, -1 if it has none.
@@ -129,8 +122,8 @@ func (db *DB) Update(ctx context.Context, apply func(*Tx) error) error {
 
 // admit refuses what no batch could commit, so that it cannot fail the batch of others.
 func (db *DB) admit(ctx context.Context, change Change) error {
-	if ctx.Err() != nil {
-		return fmt.Errorf("waiting for the store: %w", context.Cause(ctx))
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("waiting for the store: %w", err)
 	}
 	if len(change.Entries) > 0 && db.log.Load() == nil {
 		return errNoLog
@@ -203,7 +196,7 @@ func (db *DB) readError(err error) error {
 	if err == nil || errors.Is(err, sql.ErrNoRows) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
-	return db.engine.Fault(err).Wrap(err)
+	return db.engine.Fault(err).wrap(err)
 }
 
 // Check is the readiness test: it reads from the store and, when the last batch

@@ -64,8 +64,8 @@ const (
 	FaultCorrupt              // the file or an index is damaged
 )
 
-// Wrap gives err the kind that callers look for with errors.Is.
-func (f Fault) Wrap(err error) error {
+// wrap gives err the kind that callers look for with errors.Is.
+func (f Fault) wrap(err error) error {
 	switch f {
 	case FaultRetry:
 		return fmt.Errorf("%w: the store is contended: %w", key.ErrBusy, err)
