@@ -193,6 +193,8 @@ func (c *Client) explain(err error) error {
 		return fmt.Errorf("calling %s: %w", c.base.Host, err)
 	case errors.As(err, &verify):
 		return fmt.Errorf("calling %s: %w: not the server it should be, or %s is not its root", c.base.Host, err, EnvCA)
+	case errors.Is(err, http.ErrSchemeMismatch):
+		return fmt.Errorf("calling %s: %w: is it a Sealwright server?", c.base.Host, err)
 	case errors.As(err, &op) && op.Op == "remote error":
 		// The server's TLS alert: it did not like our certificate.
 		return fmt.Errorf("%w: %s refused the client certificate (%w): it may have ended, be revoked, or be of another CA", api.ErrUnauthenticated, c.base.Host, err)
