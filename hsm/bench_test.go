@@ -83,13 +83,6 @@ func BenchmarkUnwrap(b *testing.B) {
 	}
 }
 
-// BenchmarkToken is what a test pays for a device of its own.
-func BenchmarkToken(b *testing.B) {
-	for b.Loop() {
-		softhsmtest.Token(b)
-	}
-}
-
 // raw is one session and one handle, and no care at all.
 type raw struct {
 	lib     *pkcs11.Ctx

@@ -144,8 +144,8 @@ func (t *token) enter(ctx context.Context) (*session, error) {
 	return nil, fmt.Errorf("%w: %w", key.ErrUnavailable, last)
 }
 
-// take returns an idle session or opens one. All are read-write: tokens allow
-// no read-only session beside a security officer's login, and one kind keeps the pool simple.
+// take returns an idle session or opens one. All are read-write, because
+// Generate and Destroy need that and two kinds would need two budgets.
 func (t *token) take() (pkcs11.SessionHandle, error) {
 	t.mu.Lock()
 	if n := len(t.idle); n > 0 {

@@ -255,6 +255,37 @@ func TestTokenMovedAwayAndBack(t *testing.T) {
 	}
 }
 
+// TestManyProcesses lets processes start on one token four at a time, each
+// making and destroying a key: SoftHSM2 shows a starting process half-written tokens.
+func TestManyProcesses(t *testing.T) {
+	if task, uri := childTask(); task != "" {
+		d := mustOpen(t, uri, hsm.Config{})
+		ref := generate(t, d, signing("process/"+task))
+		if err := errors.Join(sign(t, d, ref, task), d.Health(t.Context()), d.Destroy(t.Context(), ref)); err != nil {
+			t.Error(err)
+		}
+		return
+	}
+	if testing.Short() {
+		t.Skip("starts many processes")
+	}
+	uri := softhsmtest.Token(t)
+	d := mustOpen(t, uri, hsm.Config{})
+	kept := generate(t, d, signing("kept"))
+	var running sync.WaitGroup
+	for worker := range 4 {
+		running.Go(func() {
+			for round := range 6 {
+				child(t, t.Name(), fmt.Sprintf("%d.%d", worker, round), uri)
+				if err := sign(t, d, kept, "meanwhile"); err != nil {
+					t.Errorf("while other processes come and go: %v", err)
+				}
+			}
+		})
+	}
+	running.Wait()
+}
+
 // child runs one test of this binary in a process of its own, which then
 // finds task in its environment.
 func child(t *testing.T, test, task, uri string) string {
@@ -262,8 +293,8 @@ func child(t *testing.T, test, task, uri string) string {
 	cmd := exec.Command(os.Args[0], "-test.run=^"+test+"$", "-test.v")
 	cmd.Env = append(os.Environ(), "SEALWRIGHT_HSM_TEST_TASK="+task, "SEALWRIGHT_HSM_TEST_URI="+uri)
 	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("child process %s: %v\n%s", task, err, out)
+	if err != nil { // not Fatal: callers run children from other goroutines
+		t.Errorf("child process %s: %v\n%s", task, err, out)
 	}
 	return string(out)
 }
