@@ -48,3 +48,16 @@ func ParsePoint(b []byte) ([]byte, error) { return parsePoint(b) }
 
 // ReadPIN is readPIN.
 func ReadPIN(path string) ([]byte, error) { return readPIN(path) }
+
+// LoseIdle closes the idle sessions behind the Device's back, as a token does
+// that thinks them forgotten, and returns how many.
+func (d *Device) LoseIdle() int {
+	_ = d.token.gate.quiesce(context.Background())
+	defer d.token.gate.reopen()
+	d.token.mu.Lock()
+	defer d.token.mu.Unlock()
+	for _, s := range d.token.idle {
+		_ = d.token.module.lib.CloseSession(s)
+	}
+	return len(d.token.idle)
+}

@@ -8,7 +8,21 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/miekg/pkcs11"
 )
+
+func TestBudgetLeavesRoomForTheLogin(t *testing.T) {
+	const unlimited = ^uint(0) // CK_UNAVAILABLE_INFORMATION
+	for _, c := range []struct {
+		all, writing uint
+		want         int
+	}{{0, 0, 16}, {unlimited, unlimited, 16}, {8, 0, 7}, {0, 8, 7}, {17, 17, 16}, {16, 16, 15}, {2, 2, 1}, {100, 3, 2}} {
+		if got := budget(16, pkcs11.TokenInfo{MaxSessionCount: c.all, MaxRwSessionCount: c.writing}); got != c.want {
+			t.Errorf("a token of %d sessions, %d writing: budget %d, want %d", c.all, c.writing, got, c.want)
+		}
+	}
+}
 
 func TestGateIsEmptyWhenQuiesced(t *testing.T) {
 	var g gate

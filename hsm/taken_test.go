@@ -219,6 +219,26 @@ func TestIdleLossIsHealed(t *testing.T) {
 	}
 }
 
+func TestIdleSessionsAreTouched(t *testing.T) {
+	d := mustOpen(t, softhsmtest.Token(t), hsm.Config{Keepalive: 5 * time.Millisecond})
+	ca := generate(t, d, signing("ca"))
+	time.Sleep(20 * time.Millisecond)
+	if s := d.Stats(); s.Recoveries != 0 {
+		t.Errorf("touching sound sessions renewed them: %+v", s)
+	}
+	if d.LoseIdle() == 0 {
+		t.Fatal("no session was idle")
+	}
+	for deadline := time.Now().Add(5 * time.Second); d.Stats().Recoveries == 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("keepalive noticed nothing in 5 s")
+		}
+	}
+	if err := sign(t, d, ca, "touched"); err != nil || d.Stats().Logins != 1 {
+		t.Errorf("after idle sessions were lost: %v, %+v", err, d.Stats())
+	}
+}
+
 func TestTokenMovedAwayAndBack(t *testing.T) {
 	uri := softhsmtest.Token(t)
 	d := mustOpen(t, uri, hsm.Config{})
