@@ -78,6 +78,7 @@ CREATE TABLE policy (
     digest     TEXT   NOT NULL,              -- SHA-256, equal to the one in its log entry
     created_by TEXT   NOT NULL,
     created_at BIGINT NOT NULL,
+    entry      BIGINT NOT NULL,              -- its index in the log; -1 until known. Not in mac
     mac        BYTEA  NOT NULL
 );
 CREATE TABLE intent (
@@ -99,6 +100,7 @@ CREATE TABLE idempotency (
     expires_at BIGINT  NOT NULL,
     PRIMARY KEY (principal, idem_key)
 );
+CREATE INDEX idempotency_by_expiry ON idempotency (expires_at);
 CREATE TABLE nonce (
     nonce      TEXT   PRIMARY KEY,
     expires_at BIGINT NOT NULL
