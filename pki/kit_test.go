@@ -16,12 +16,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/sealwright/sealwright/pki"
+	softhsmtest "github.com/sealwright/sealwright/softhsm-test"
 )
 
 // house is a root and one issuer of the environment dev, with software keys.
@@ -171,17 +170,11 @@ func uris(t testing.TB, list ...string) (out []*url.URL) {
 	return out
 }
 
-// tool finds a program of the machine. Without it the test skips, unless
-// SEALWRIGHT_TEST_REQUIRE names the component.
+// tool finds a program of the machine.
 func tool(t testing.TB, component, program string) string {
 	t.Helper()
 	path, err := exec.LookPath(program)
-	if err != nil {
-		if slices.Contains(strings.Split(os.Getenv("SEALWRIGHT_TEST_REQUIRE"), ","), component) {
-			t.Fatalf("%s is required and %s is not installed", component, program)
-		}
-		t.Skipf("%s is not installed: no program %s", component, program)
-	}
+	softhsmtest.Require(t, component, err == nil, "there is no program "+program)
 	return path
 }
 
