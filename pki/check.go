@@ -106,8 +106,8 @@ func (i *Issuer) checkNames(o Order) error {
 		return fmt.Errorf("%w: profile %s has no IP names", key.ErrInvalid, p.Name)
 	case p.NeedsHost && len(o.DNS)+len(o.IPs) == 0:
 		return fmt.Errorf("%w: profile %s needs a name: ask for a DNS name%s", key.ErrInvalid, p.Name, map[bool]string{true: " or an IP name"}[p.IP])
-	case len(o.DNS)+len(o.IPs) > maxNames:
-		return fmt.Errorf("%w: %d names: at most %d in one certificate", key.ErrInvalid, len(o.DNS)+len(o.IPs), maxNames)
+	case len(o.DNS)+len(o.IPs) > MaxNames:
+		return fmt.Errorf("%w: %d names: at most %d in one certificate", key.ErrInvalid, len(o.DNS)+len(o.IPs), MaxNames)
 	}
 	if p.Identity != "" {
 		id, err := ParseSPIFFEID(o.SPIFFEID)

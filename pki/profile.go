@@ -16,7 +16,8 @@ const (
 	// and no CRL pointer. They are on the issuer's CRL all the same when revoked.
 	NoRevAvailBelow = 7 * 24 * time.Hour
 
-	maxNames = 32 // DNS and IP names of one certificate
+	// MaxNames bounds the DNS and IP names of one certificate.
+	MaxNames = 32
 )
 
 // Profile is the rules of one kind of certificate.
