@@ -145,6 +145,8 @@ func (l *Log) condemn(err error) error {
 	return err
 }
 
+const tileInsert = "INSERT INTO log_tile (level, idx, data)"
+
 // Append implements storage.Log: it hashes the entries into the tree and writes
 // their rows, the tiles they complete and the index, in the batch's transaction.
 func (l *Log) Append(tx *storage.Tx, head storage.Head, entries []storage.Entry) ([]byte, error) {
@@ -172,7 +174,7 @@ func (l *Log) Append(tx *storage.Tx, head storage.Head, entries []storage.Entry)
 	clear(l.args) // hold no entry longer than its batch
 	l.args = l.args[:0]
 	if err == nil && tiles != nil {
-		err = tx.InsertRows("INSERT INTO log_tile (level, idx, data)", "", 3, tiles)
+		err = tx.InsertRows(tileInsert, "ON CONFLICT (level, idx) DO UPDATE SET data = excluded.data", 3, tiles)
 	}
 	if err == nil {
 		err = l.access.write(tx)
@@ -193,7 +195,7 @@ func (l *Log) base(tx *storage.Tx, head storage.Head) (*tree, error) {
 			return t, nil
 		}
 	}
-	return loadTree(tx, head.Size, head.Edge)
+	return loadTree(&storedTiles{q: tx}, head.Size, head.Edge)
 }
 
 // leaf is tlog.RecordHash without its allocations.
