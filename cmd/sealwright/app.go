@@ -105,6 +105,7 @@ func group(c *cobra.Command) {
 		return
 	}
 	c.Args = cobra.ArbitraryArgs
+	c.SuggestionsMinimumDistance = 2
 	c.RunE = func(c *cobra.Command, args []string) error {
 		hint := c.CommandPath() + " --help shows the commands"
 		if len(args) == 0 {

@@ -37,7 +37,7 @@ func (a *app) readPolicy(file string) (*policy.Set, error) {
 	}
 	set, err := policy.Parse(filepath.Base(file), data)
 	if err != nil {
-		return nil, &cli.Error{Err: err, Code: cli.Failed, Hint: "nothing was changed"}
+		return nil, cli.Hint(err, "nothing was changed")
 	}
 	return set, nil
 }
