@@ -19,6 +19,7 @@ import (
 	"os"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/sealwright/sealwright/api"
 )
@@ -74,6 +75,9 @@ func New(config Config) (*Client, error) {
 	base, err := parseAddress(config.Address)
 	if err != nil {
 		return nil, err
+	}
+	if len(config.Reason) > api.MaxReason || strings.ContainsFunc(config.Reason, unicode.IsControl) {
+		return nil, fmt.Errorf("%w: a reason is one line of at most %d bytes", api.ErrInvalid, api.MaxReason)
 	}
 	var settings *tls.Config
 	if config.TLS != nil {

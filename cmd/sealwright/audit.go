@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/mod/sumdb/tlog"
@@ -243,6 +244,9 @@ with nothing but the log's public key.`,
 				return err
 			}
 			if len(args) == 0 {
+				if !c.Flags().Changed("timeout") {
+					a.timeout = 10 * time.Minute // the server reads its whole log
+				}
 				return a.with(c, func(ctx context.Context, server *client.Client) error { return a.verifyServer(ctx, server, trusted) })
 			}
 			info, err := os.Stat(args[0])
