@@ -32,7 +32,7 @@ var (
 	ErrConflict          = key.ErrConflict
 
 	// ErrUnauthenticated: no registered principal stands behind the request.
-	ErrUnauthenticated = errors.New("not authenticated")
+	ErrUnauthenticated = key.ErrUnauthenticated
 	// ErrTooLarge: the body is over the route's limit.
 	ErrTooLarge = errors.New("request too large")
 	// ErrMedia: the body is not application/json.

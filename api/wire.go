@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -72,6 +73,11 @@ func Decode(body io.Reader, limit int64, v any) error {
 		return fmt.Errorf("%w: reading the body: %w", ErrInvalid, describe(err))
 	}
 	return err
+}
+
+// DecodeBytes is Decode of a body that is already read and within its limit.
+func DecodeBytes(body []byte, v any) error {
+	return Decode(bytes.NewReader(body), int64(len(body)), v)
 }
 
 // describe keeps what the caller sent out of the message: a value of the wrong

@@ -29,7 +29,7 @@ func readPIN(path string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: opening PIN file: %w", key.ErrUnavailable, err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // only read from
 	info, err := f.Stat()
 	switch {
 	case err != nil:

@@ -227,7 +227,10 @@ func (t *token) touch(ctx context.Context) {
 		t.hurt(generation, max(assess(err), handles))
 		return
 	}
-	for range cap(t.permits) {
+	t.mu.Lock()
+	idle := len(t.idle)
+	t.mu.Unlock()
+	for range idle {
 		if !t.touchOldest(generation) {
 			return
 		}

@@ -21,6 +21,22 @@ type session struct {
 	// committed is set before a call that must not be made twice. After it the
 	// operation is not retried.
 	committed bool
+
+	// spoiled is set when an operation may be left active in the session.
+	spoiled bool
+}
+
+// renew exchanges the handle for a fresh one. Some modules leave an operation
+// active after it failed, and everything else in that session fails with it.
+func (s *session) renew() error {
+	_ = s.lib.CloseSession(s.handle)
+	handle, err := s.token.openSession()
+	if err != nil {
+		s.handle = pkcs11.SessionHandle(pkcs11.CK_INVALID_HANDLE)
+		return err
+	}
+	s.handle = handle
+	return nil
 }
 
 // do runs op on a session of the current generation, and once more on a fresh
@@ -128,8 +144,8 @@ func (t *token) enter(ctx context.Context) (*session, error) {
 	return nil, fmt.Errorf("%w: %w", key.ErrUnavailable, last)
 }
 
-// take returns an idle session or opens one. All are read-write: tokens allow
-// no read-only session beside a security officer's login, and one kind keeps the pool simple.
+// take returns an idle session or opens one. All are read-write, because
+// Generate and Destroy need that and two kinds would need two budgets.
 func (t *token) take() (pkcs11.SessionHandle, error) {
 	t.mu.Lock()
 	if n := len(t.idle); n > 0 {
@@ -139,17 +155,21 @@ func (t *token) take() (pkcs11.SessionHandle, error) {
 		return s, nil
 	}
 	t.mu.Unlock()
-	s, err := t.module.lib.OpenSession(t.slot, pkcs11.CKF_SERIAL_SESSION|pkcs11.CKF_RW_SESSION)
+	s, err := t.openSession()
 	if err == nil {
 		t.open.Add(1)
 	}
 	return s, err
 }
 
+func (t *token) openSession() (pkcs11.SessionHandle, error) {
+	return t.module.lib.OpenSession(t.slot, pkcs11.CKF_SERIAL_SESSION|pkcs11.CKF_RW_SESSION)
+}
+
 // exit gives the session back and leaves both gates. A session that met an
 // error of the module is closed: an operation may be left active in it.
 func (t *token) exit(s *session, err error, harm damage) {
-	if code(err) == pkcs11.CKR_OK {
+	if code(err) == pkcs11.CKR_OK && !s.spoiled {
 		t.mu.Lock()
 		t.idle = append(t.idle, s.handle)
 		t.mu.Unlock()

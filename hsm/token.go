@@ -181,7 +181,7 @@ func (t *token) releaseLocked() {
 // empty, or has not published t yet, and is inside the module's gate.
 func (t *token) login(pin []byte, first bool) error {
 	lib := t.module.lib
-	session, err := lib.OpenSession(t.slot, pkcs11.CKF_SERIAL_SESSION|pkcs11.CKF_RW_SESSION)
+	session, err := t.openSession()
 	if err != nil {
 		return fmt.Errorf("opening a session: %w", kind(err))
 	}

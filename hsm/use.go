@@ -208,7 +208,11 @@ func (s *session) unwrap(o object, wrapped, aad []byte) ([]byte, error) {
 	if err == nil || !refusesText(err) {
 		return secret, err
 	}
-	check, probe := s.keyCheck(o.handle)
+	probe := s.renew()
+	var check []byte
+	if probe == nil {
+		check, probe = s.keyCheck(o.handle)
+	}
 	switch {
 	case probe != nil:
 		return nil, probe
@@ -217,6 +221,7 @@ func (s *session) unwrap(o object, wrapped, aad []byte) ([]byte, error) {
 	}
 	secret, err = decrypt()
 	if refusesText(err) {
+		s.spoiled = true
 		return nil, key.ErrInvalidCiphertext
 	}
 	return secret, err
