@@ -49,6 +49,7 @@ type Log struct {
 	file     string // the last checkpoint, outside the database
 	logger   *slog.Logger
 	roots    *rootCache
+	adopted  *Checkpoint             // by whichever key, where this signer has no memory of its own
 	broken   atomic.Pointer[error]   // set once: the store is not what was signed
 	overdue  atomic.Pointer[overdue] // the checkpoint loop is failing
 

@@ -3,7 +3,9 @@ package audit_test
 import (
 	"bytes"
 	"context"
+	"crypto"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -288,13 +290,69 @@ func TestRewindingUnderARunningLogIsSticky(t *testing.T) {
 func TestALostStateFileIsAdoptedFromTheStore(t *testing.T) {
 	f := newLog(t, p256(t))
 	f.add(t, 20, 5)
-	c, signed := f.checkpoint(t)
+	c, _ := f.checkpoint(t)
 	f.Close()
 	f.state = t.TempDir()
 	f.open(t)
-	again, note := f.checkpoint(t)
-	if again != c || !bytes.Equal(note, signed) {
+	if again, _ := f.checkpoint(t); again != c {
 		t.Errorf("checkpoint %+v, want the stored one, %+v", again, c)
+	}
+	// What was adopted binds: also a new key signs no rewound store.
+	f.Close()
+	f.sql(t, "DELETE FROM log_entry WHERE idx >= 16")
+	f.sql(t, "UPDATE log_head SET size = 16, edge = $1", bytes.Repeat([]byte{1}, 32))
+	f.state, f.signer = t.TempDir(), p256(t)
+	if _, err := audit.Open(t.Context(), f.config()); !errors.Is(err, key.ErrIntegrity) || !strings.Contains(err.Error(), "rewound") {
+		t.Errorf("a new key on a rewound store: %v", err)
+	}
+}
+
+// broken is a device that can be switched off.
+type broken struct {
+	crypto.Signer
+	off bool
+}
+
+func (b *broken) Sign(random io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	if b.off {
+		return nil, fmt.Errorf("%w: the device is off", key.ErrUnavailable)
+	}
+	return b.Signer.Sign(random, digest, opts)
+}
+
+// TestWithoutTheDevice: entries go on, checkpoints wait, and verification covers
+// what no checkpoint covers yet as well as it can be.
+func TestWithoutTheDevice(t *testing.T) {
+	device := &broken{Signer: p256(t)}
+	f := newLog(t, device)
+	f.add(t, 100, 9)
+	f.checkpoint(t)
+	device.off = true
+	f.add(t, 300, 9)
+	if _, err := f.Checkpoint(t.Context()); !errors.Is(err, key.ErrUnavailable) || errors.Is(err, key.ErrIntegrity) {
+		t.Errorf("checkpoint: %v", err)
+	}
+	if _, err := f.Prove(t.Context(), 50); err != nil {
+		t.Errorf("an entry that is covered: %v", err)
+	}
+	if _, err := f.Prove(t.Context(), 350); !errors.Is(err, key.ErrUnavailable) {
+		t.Errorf("an entry that is not: %v", err)
+	}
+	r, err := f.VerifyStored(t.Context(), nil)
+	if err != nil || r.Entries != 101 || r.Uncovered != 300 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	good := f.blob(t, "SELECT data FROM log_entry WHERE idx = 390")
+	f.sql(t, "UPDATE log_entry SET data = 'x' WHERE idx = 390")
+	r, err = f.VerifyStored(t.Context(), nil)
+	if !errors.Is(err, key.ErrIntegrity) || r.Problems[0].Index != 101 || !strings.Contains(r.Problems[0].What, "101 to 400") {
+		t.Errorf("an altered entry without checkpoint: %+v, %v", r.Problems, err)
+	}
+	f.sql(t, "UPDATE log_entry SET data = $1 WHERE idx = 390", good)
+	device.off = false
+	f.reopen(t) // it was condemned
+	if r, err = f.VerifyStored(t.Context(), nil); err != nil || r.Entries != 401 {
+		t.Errorf("%+v, %v", r, err)
 	}
 }
 

@@ -21,6 +21,7 @@ import (
 type Report struct {
 	Checkpoint Checkpoint // what everything was compared with
 	Entries    int64      // how many entries were hashed and compared
+	Uncovered  int64      // VerifyStored only: entries since the checkpoint, compared with the head instead
 	Problems   []Problem  // none: every entry is the one that was recorded; at most 1000 are listed
 	Omitted    int        // problems beyond those
 }
@@ -78,6 +79,7 @@ type verifier struct {
 	problems []Problem
 	omitted  int
 	done     int64
+	newer    int64 // entries since the checkpoint
 }
 
 // run verifies everything. The error is about verification itself (ctx, I/O);
@@ -307,7 +309,7 @@ func (v *verifier) result() Report {
 	slices.SortStableFunc(v.problems, func(a, b Problem) int {
 		return cmp.Or(cmp.Compare(uint64(a.Index), uint64(b.Index)), cmp.Compare(a.File, b.File))
 	})
-	return Report{Checkpoint: v.c, Entries: v.done, Problems: v.problems, Omitted: v.omitted}
+	return Report{Checkpoint: v.c, Entries: v.done, Uncovered: v.newer, Problems: v.problems, Omitted: v.omitted}
 }
 
 // firstEntry is the first entry beneath a tile.

@@ -78,6 +78,7 @@ func (v *verifier) verifyHead(q querier, tail *tree) error {
 }
 
 func (v *verifier) verifyTail(q querier, tail *tree, size int64, edge []byte) error {
+	v.newer = size - tail.size
 	next := tail.grow()
 	full := map[tlog.Tile][]byte{} // compared afterwards: one connection reads one result at a time
 	err := eachEntry(q, tail.size, size, func(_ int64, data []byte) error {
