@@ -75,6 +75,9 @@ type Log struct {
 // signer signed, and nothing may be appended to it. key.ErrInvalid,
 // key.ErrNotFound, key.ErrUnsupported: the configuration.
 func Open(ctx context.Context, cfg Config) (*Log, error) {
+	if cfg.DB == nil || cfg.Signer == nil {
+		return nil, fmt.Errorf("%w: the audit log needs a store and a signer", key.ErrInvalid)
+	}
 	vkey, err := VerifierKey(cfg.Origin, cfg.Signer.Public())
 	if err != nil {
 		return nil, fmt.Errorf("opening the audit log: %w", err)

@@ -2,9 +2,13 @@ package audit
 
 import (
 	"bytes"
+	"errors"
 	"testing"
+	"time"
 
 	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/sealwright/sealwright/key"
 )
 
 // hashes is tlog's own storage.
@@ -157,4 +161,16 @@ func FuzzBundle(f *testing.F) {
 			t.Errorf("%q: %d leaves, broken at %d; again %d, broken at %d", whole, len(leaves), broken, len(again), stillBroken)
 		}
 	})
+}
+
+func TestReadinessShowsOverdueCheckpoints(t *testing.T) {
+	l := &Log{}
+	l.overdue.Store(&overdue{time.Now(), key.ErrUnavailable})
+	if err := l.Check(t.Context()); err != nil {
+		t.Errorf("a moment ago: %v", err)
+	}
+	l.overdue.Store(&overdue{time.Now().Add(-2 * patience), key.ErrUnavailable})
+	if err := l.Check(t.Context()); !errors.Is(err, key.ErrUnavailable) {
+		t.Errorf("a while ago: %v", err)
+	}
 }
