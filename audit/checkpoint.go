@@ -60,7 +60,7 @@ func (l *Log) checkpoint(ctx context.Context) (*signedHead, error) {
 		return nil, err
 	}
 	last := l.signed.Load()
-	next, leaves, err := l.examine(ctx, last)
+	next, leaves, err := l.examine(ctx, l.baseline())
 	if err != nil {
 		return nil, l.condemn(fmt.Errorf("checkpointing the audit log: %w", err))
 	}
@@ -86,16 +86,24 @@ func (l *Log) checkpoint(ctx context.Context) (*signedHead, error) {
 	return last, nil
 }
 
+// baseline is what the stored tree must extend, nil at the very first start.
+func (l *Log) baseline() *Checkpoint {
+	if last := l.signed.Load(); last != nil {
+		return &last.Checkpoint
+	}
+	return l.adopted
+}
+
 // examine reads the head of the stored tree, checks that the rows belong to it,
 // and proves it a successor of last.
-func (l *Log) examine(ctx context.Context, last *signedHead) (next Checkpoint, leaves []tlog.Hash, err error) {
+func (l *Log) examine(ctx context.Context, last *Checkpoint) (next Checkpoint, leaves []tlog.Hash, err error) {
 	err = l.db.Snapshot(ctx, func(tx *storage.ReadTx) error {
 		size, edge, err := readHead(tx)
 		if err != nil {
 			return err
 		}
 		if last != nil && size < last.Size {
-			return checkSuccessor(last.Checkpoint, Checkpoint{Origin: l.origin, Size: size}, nil)
+			return checkSuccessor(*last, Checkpoint{Origin: l.origin, Size: size}, nil)
 		}
 		tiles := &storedTiles{tx, l.roots}
 		t, err := loadTree(tiles, size, edge)
@@ -110,7 +118,7 @@ func (l *Log) examine(ctx context.Context, last *signedHead) (next Checkpoint, l
 		if err != nil {
 			return err
 		}
-		return checkSuccessor(last.Checkpoint, next, proof)
+		return checkSuccessor(*last, next, proof)
 	})
 	if errors.Is(err, key.ErrIntegrity) {
 		err = fmt.Errorf("%w (last signed: %s; if this store was restored from a backup on purpose, keep that file as evidence, move it away and start again)", err, l.file)
@@ -171,28 +179,34 @@ func (l *Log) resume(ctx context.Context) error {
 			return err
 		}
 	}
-	_, _, err = l.examine(ctx, l.signed.Load())
+	_, _, err = l.examine(ctx, l.baseline())
 	return err
 }
 
-// adopt starts from the newest stored checkpoint of this key when the file is
-// missing: a new server, or a lost directory. What the store forgot, it cannot know.
+// adopt starts from the newest stored checkpoint when the file is missing: a new
+// server, a new key, or a lost directory. What the store forgot, it cannot know.
 func (l *Log) adopt(ctx context.Context) error {
+	vkeys, err := l.Signers(ctx)
+	if err != nil {
+		return err
+	}
+	verifiers, err := parseVerifierKeys(append(vkeys, l.vkey))
+	if err != nil {
+		return err
+	}
 	rows, err := l.db.Query(ctx, "SELECT note FROM log_checkpoint ORDER BY size DESC")
 	if err != nil {
 		return fmt.Errorf("reading stored checkpoints: %w", err)
 	}
 	defer rows.Close()
-	for rows.Next() {
+	for rows.Next() && l.adopted == nil {
 		var signed []byte
 		if err := rows.Scan(&signed); err != nil {
 			return fmt.Errorf("reading stored checkpoints: %w", err)
 		}
-		if c, err := openCheckpoint(signed, l.verifier); err == nil && c.Origin == l.origin {
-			l.signed.Store(&signedHead{Checkpoint: c, note: signed})
-			l.published = true
+		if c, err := openCheckpoint(signed, verifiers); err == nil && c.Origin == l.origin {
+			l.adopted = &c
 			l.logger.Warn("no checkpoint outside the database: trusting the newest one inside", "file", l.file, "entries", c.Size)
-			return rows.Err()
 		}
 	}
 	return rows.Err()

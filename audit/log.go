@@ -49,6 +49,7 @@ type Log struct {
 	file     string // the last checkpoint, outside the database
 	logger   *slog.Logger
 	roots    *rootCache
+	adopted  *Checkpoint             // by whichever key, where this signer has no memory of its own
 	broken   atomic.Pointer[error]   // set once: the store is not what was signed
 	overdue  atomic.Pointer[overdue] // the checkpoint loop is failing
 
@@ -74,6 +75,9 @@ type Log struct {
 // signer signed, and nothing may be appended to it. key.ErrInvalid,
 // key.ErrNotFound, key.ErrUnsupported: the configuration.
 func Open(ctx context.Context, cfg Config) (*Log, error) {
+	if cfg.DB == nil || cfg.Signer == nil {
+		return nil, fmt.Errorf("%w: the audit log needs a store and a signer", key.ErrInvalid)
+	}
 	vkey, err := VerifierKey(cfg.Origin, cfg.Signer.Public())
 	if err != nil {
 		return nil, fmt.Errorf("opening the audit log: %w", err)

@@ -25,7 +25,12 @@ func (l *Log) VerifyStored(ctx context.Context, progress func(done, total int64)
 		return Report{}, fmt.Errorf("verifying the stored log: %w", refused)
 	}
 	v := &verifier{c: c.Checkpoint, progress: orSilent(progress)}
-	v.read = func(t tlog.Tile) ([]byte, error) { return storedResource(pooled{ctx, l.db}, nil, t) }
+	v.read = func(t tlog.Tile) ([]byte, error) {
+		if t.L > 0 && t.W < tileWidth {
+			return nil, errNotKept
+		}
+		return storedResource(pooled{ctx, l.db}, nil, t)
+	}
 	if err := l.verifyAll(ctx, v); err != nil {
 		return Report{}, fmt.Errorf("verifying the stored log: %w", err)
 	}
@@ -65,29 +70,46 @@ func (v *verifier) verifyHead(q querier, tail *tree) error {
 		return err
 	}
 	if tail != nil {
-		next := tail.grow()
-		err := eachEntry(q, tail.size, size, func(_ int64, data []byte) error {
-			next.add(tlog.RecordHash(data), func(level int, n int64, hashes []tlog.Hash) {
-				row, err := (&storedTiles{q: q}).row(level, n)
-				if t := (tlog.Tile{H: tileHeight, L: level, N: n, W: tileWidth}); err != nil || !bytes.Equal(row, joinHashes(hashes)) {
-					v.report(firstEntry(t), t, "the tile does not belong to its entries, which no checkpoint covers yet")
-				}
-			})
-			return nil
-		})
-		var entry *missingEntryError
-		switch {
-		case errors.As(err, &entry):
-			v.reportAt(entry.index, "log_entry", err.Error())
-		case err != nil:
+		if err := v.verifyTail(q, tail, size, edge); err != nil {
 			return err
-		case !bytes.Equal(encodeEdge(next.edge), edge) && size == tail.size:
-			v.reportAt(-1, "log_head", "the edge is not the one of the stored entries")
-		case !bytes.Equal(encodeEdge(next.edge), edge):
-			v.reportAt(tail.size, "log_head", fmt.Sprintf("the edge is not the one of the stored entries: it, or one of the entries %d to %d, was altered", tail.size, size-1))
 		}
 	}
 	return v.verifyRange(q, size)
+}
+
+func (v *verifier) verifyTail(q querier, tail *tree, size int64, edge []byte) error {
+	v.newer = size - tail.size
+	next := tail.grow()
+	full := map[tlog.Tile][]byte{} // compared afterwards: one connection reads one result at a time
+	err := eachEntry(q, tail.size, size, func(_ int64, data []byte) error {
+		next.add(tlog.RecordHash(data), func(level int, n int64, hashes []tlog.Hash) {
+			full[tlog.Tile{H: tileHeight, L: level, N: n, W: tileWidth}] = joinHashes(hashes)
+		})
+		return nil
+	})
+	var entry *missingEntryError
+	switch {
+	case errors.As(err, &entry):
+		v.reportAt(entry.index, "log_entry", err.Error())
+		return nil
+	case err != nil:
+		return err
+	case bytes.Equal(encodeEdge(next.edge), edge):
+	case size == tail.size:
+		v.reportAt(-1, "log_head", "the edge is not the one of the stored entries")
+	default:
+		v.reportAt(tail.size, "log_head", fmt.Sprintf("the edge is not the one of the stored entries: it, or one of the entries %d to %d, was altered", tail.size, size-1))
+	}
+	for t, want := range full {
+		row, err := (&storedTiles{q: q}).row(t.L, t.N)
+		if err != nil && !errors.Is(err, key.ErrIntegrity) {
+			return err
+		}
+		if !bytes.Equal(row, want) {
+			v.report(firstEntry(t), t, "the tile does not belong to its entries, which no checkpoint covers yet")
+		}
+	}
+	return nil
 }
 
 // verifyRange reports rows beyond the head: nothing vouches for them.
