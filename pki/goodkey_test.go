@@ -33,14 +33,9 @@ func TestRSA(t *testing.T) {
 	for !next.ProbablyPrime(20) {
 		next.Add(next, big.NewInt(2))
 	}
-	odd := times(prime(1024), prime(1024))
-	for odd.BitLen()%8 == 0 {
-		odd = times(prime(1023), prime(1022))
-	}
-	withSmall := new(big.Int).Mul(big.NewInt(751), prime(2038))
-	for withSmall.BitLen() != 2048 {
-		withSmall = new(big.Int).Mul(big.NewInt(751), prime(2038))
-	}
+	// Sizes and small factors are judged before anything else, so these need no primes.
+	bits := func(n uint) *big.Int { return new(big.Int).SetBit(big.NewInt(1), int(n)-1, 1) }
+	withSmall := new(big.Int).Mul(big.NewInt(751), bits(2039))
 	for name, c := range map[string]struct {
 		key  rsa.PublicKey
 		want string
@@ -54,9 +49,9 @@ func TestRSA(t *testing.T) {
 		"close primes":   {rsa.PublicKey{N: times(p, next), E: 65537}, "too close"},
 		"square":         {rsa.PublicKey{N: times(p, p), E: 65537}, "too close"},
 		"ROCA":           {rsa.PublicKey{N: rocaModulus(t), E: 65537}, "ROCA"},
-		"uneven bits":    {rsa.PublicKey{N: odd, E: 65537}, "bits"},
-		"2040 bits":      {rsa.PublicKey{N: times(prime(1020), prime(1020)), E: 65537}, "bits"},
-		"too many bits":  {rsa.PublicKey{N: new(big.Int).Lsh(big.NewInt(1), 8200), E: 65537}, "8201 bits"},
+		"uneven bits":    {rsa.PublicKey{N: bits(2050), E: 65537}, "bits"},
+		"2040 bits":      {rsa.PublicKey{N: bits(2040), E: 65537}, "bits"},
+		"too many bits":  {rsa.PublicKey{N: bits(8201), E: 65537}, "8201 bits"},
 		"hardly a key":   {rsa.PublicKey{N: big.NewInt(15), E: 65537}, "4 bits"},
 		"zero modulus":   {rsa.PublicKey{N: new(big.Int), E: 65537}, "0 bits"},
 		"negative power": {rsa.PublicKey{N: good.N, E: -1}, "exponent -1"},
