@@ -58,7 +58,7 @@ type ApplyPolicyRequest struct {
 
 // ExplainRequest asks what the policy would decide, and why.
 type ExplainRequest struct {
-	Principal string            `json:"principal"` // service/payments (in the object's environment), user/ada, or a SPIFFE ID
+	Principal string            `json:"principal"` // as SPIFFEID takes it; a short one is in the object's environment
 	Action    string            `json:"action"`    // kms:Decrypt
 	Object    string            `json:"object"`    // dev/payments/orders
 	Kind      string            `json:"kind,omitempty"`
@@ -95,7 +95,7 @@ type Principal struct {
 
 // RegisterRequest makes an identity a principal.
 type RegisterRequest struct {
-	Identity    string    `json:"identity"`              // service/payments, or a SPIFFE ID
+	Identity    string    `json:"identity"`              // as SPIFFEID takes it
 	Environment string    `json:"environment,omitempty"` // for a short identity
 	Roles       []string  `json:"roles,omitempty"`
 	PersonID    string    `json:"person_id,omitempty"` // for user/: who it is; the path by default

@@ -48,6 +48,12 @@ func TestErrorsRoundTrip(t *testing.T) {
 	}
 }
 
+func TestCodes(t *testing.T) {
+	if got := len(api.Codes()); got != len(sentinels) {
+		t.Errorf("%d codes for %d sentinels", got, len(sentinels))
+	}
+}
+
 func TestProblemsTellNoSecrets(t *testing.T) {
 	for _, err := range []error{
 		errors.New("token at slot 7 pin 1234"),

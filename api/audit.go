@@ -5,7 +5,7 @@ import "encoding/json"
 // AuditEntry is one record of the log.
 type AuditEntry struct {
 	Index int64           `json:"index"`
-	Entry json.RawMessage `json:"entry"` // canonical JSON: these very bytes are the leaf
+	Entry json.RawMessage `json:"entry"` // for reading; the leaf's very bytes are in AuditProof
 }
 
 // AuditList is a page of the log, newest first.

@@ -24,7 +24,7 @@ type IssueRequest struct {
 	CSR         string   `json:"csr"`                   // PEM
 	Profile     string   `json:"profile,omitempty"`     // service by default
 	Environment string   `json:"environment,omitempty"` // for a short spiffe; the caller's own by default
-	SPIFFE      string   `json:"spiffe,omitempty"`      // service/payments, or a whole SPIFFE ID
+	SPIFFE      string   `json:"spiffe,omitempty"`      // as SPIFFEID takes it
 	DNS         []string `json:"dns,omitempty"`
 	IP          []string `json:"ip,omitempty"`
 	TTL         Duration `json:"ttl,omitempty"` // the profile's default if zero

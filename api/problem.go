@@ -99,6 +99,22 @@ var kinds = []kind{
 	{ErrInternal, "internal", http.StatusInternalServerError, "Internal error", "a fault of the server: its log has the request id"},
 }
 
+// Code is one row of the table of errors, for documents.
+type Code struct {
+	Code   string
+	Status int
+	Title  string
+}
+
+// Codes returns the codes a Problem may have.
+func Codes() []Code {
+	all := make([]Code, len(kinds))
+	for i, k := range kinds {
+		all[i] = Code{k.code, k.status, k.title}
+	}
+	return all
+}
+
 // FromError returns the problem that stands for err: the row of the first kind
 // err is, or internal. The caller adds the request id.
 func FromError(err error) Problem {

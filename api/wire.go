@@ -17,7 +17,7 @@ const (
 	HeaderRequestID = "Sealwright-Request-Id"
 	// HeaderIdempotencyKey makes a mutation repeatable: the same key with the same body returns the first result.
 	HeaderIdempotencyKey = "Idempotency-Key"
-	// HeaderReason carries why the caller does this, for the audit log (at most 256 bytes).
+	// HeaderReason carries why the caller does this, for the audit log (one line of at most MaxReason bytes).
 	HeaderReason = "Sealwright-Reason"
 )
 
@@ -32,6 +32,7 @@ const (
 	MaxCSR           = 16 << 10
 	MaxNames         = 100 // DNS names and IP addresses of one certificate
 	MaxIdempotency   = 128 // bytes of an Idempotency-Key
+	MaxReason        = 256 // bytes of a Sealwright-Reason
 	maxSmallBody     = 16 << 10
 	maxPlaintextBody = 2*MaxPlaintext + 4*MaxContextBytes // base64, JSON escapes and room
 )

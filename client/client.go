@@ -19,6 +19,7 @@ import (
 	"os"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/sealwright/sealwright/api"
 )
@@ -75,6 +76,9 @@ func New(config Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	if len(config.Reason) > api.MaxReason || strings.ContainsFunc(config.Reason, unicode.IsControl) {
+		return nil, fmt.Errorf("%w: a reason is one line of at most %d bytes", api.ErrInvalid, api.MaxReason)
+	}
 	var settings *tls.Config
 	if config.TLS != nil {
 		settings = config.TLS.Clone()
@@ -116,7 +120,7 @@ func (c *Client) Close() error {
 
 func parseAddress(address string) (*url.URL, error) {
 	if address == "" {
-		return nil, fmt.Errorf("%w: no server address: set %s, or Config.Address, to https://host:port", api.ErrInvalid, EnvAddress)
+		return nil, fmt.Errorf("%w: no server address: give one, like https://host:port (%s)", api.ErrInvalid, EnvAddress)
 	}
 	if !strings.Contains(address, "://") {
 		address = "https://" + address
@@ -132,7 +136,7 @@ func parseAddress(address string) (*url.URL, error) {
 // so that a renewed one is used without a restart.
 func readTLS(c Config) (*tls.Config, error) {
 	if c.CA == "" {
-		return nil, fmt.Errorf("%w: no roots to trust: set %s, or Config.CA, to the server's ca.pem", api.ErrInvalid, EnvCA)
+		return nil, fmt.Errorf("%w: no roots to trust: give the file of the server's roots, ca.pem (%s)", api.ErrInvalid, EnvCA)
 	}
 	pem, err := os.ReadFile(c.CA)
 	if err != nil {
@@ -147,7 +151,7 @@ func readTLS(c Config) (*tls.Config, error) {
 	case c.Certificate == "" && c.Key == "":
 		return settings, nil // for what needs no principal
 	case c.Certificate == "" || c.Key == "":
-		return nil, fmt.Errorf("%w: a certificate needs its key: set both %s and %s", api.ErrInvalid, EnvCertificate, EnvKey)
+		return nil, fmt.Errorf("%w: a certificate needs its key: give both files (%s and %s)", api.ErrInvalid, EnvCertificate, EnvKey)
 	}
 	if _, err := loadPair(c.Certificate, c.Key); err != nil {
 		return nil, err

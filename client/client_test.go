@@ -248,6 +248,8 @@ func TestNewRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, change := range map[string]func(*client.Config){
+		"long reason":    func(c *client.Config) { c.Reason = strings.Repeat("x", 257) },
+		"broken reason":  func(c *client.Config) { c.Reason = "a\r\nb" },
 		"no address":     func(c *client.Config) { c.Address = "" },
 		"no TLS":         func(c *client.Config) { c.Address = "http://localhost" },
 		"a path":         func(c *client.Config) { c.Address = "https://localhost/v1" },

@@ -97,7 +97,7 @@ func (r *request) place(o *Object) {
 	case o.Kind == KindKey:
 		r.service = second
 	case o.Kind == KindCertificate && second == KindService:
-		r.service = third
+		r.service, _, _ = strings.Cut(third, "/")
 	}
 	if r.env == "" {
 		return

@@ -161,8 +161,8 @@ func schemaError(name string, st statement, err error) error {
 	var messages []string
 	for _, e := range list {
 		message := e.Error()
-		if slices.Contains(messages, message) || len(messages) == 3 {
-			continue
+		if slices.Contains(messages, message) || len(messages) == 3 || len(messages) > 0 && strings.Contains(message, "applicable action") {
+			continue // said, or a consequence of what is said
 		}
 		messages = append(messages, message)
 		out = append(out, fmt.Errorf("%s: %s: %s", st.at(name, find(st.text, message)), message, hint(message)))
