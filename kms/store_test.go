@@ -135,7 +135,7 @@ func TestTamperedRows(t *testing.T) {
 			k := h.key(kms.NewKey{Name: name})
 			sealed, err := h.encrypt(name, "x", nil)
 			must(t, err)
-			value := map[string]string{"name": "'dev/tamper/stolen-" + fmt.Sprint(i) + "'", "id": "'" + key.NewID().String() + "'", "sealed": "X'00'", "ref": "X'00'", "public": "X'00'", "mac": "X'00'",
+			value := map[string]string{"name": "'dev/tamper/stolen-" + fmt.Sprint(i) + "'", "id": "'" + key.NewID().String() + "'", "sealed": "mac", "ref": "mac", "public": "mac", "mac": "''",
 				"current_version": "9", "keyring_version": "9", "uses": "9", "created_at": "9", "expires_at": "9", "disabled_at": "9"}[column]
 			if value == "" {
 				value = "'tampered'"
