@@ -12,6 +12,9 @@ import (
 // noPolicy is the reason of a denial that no policy spoke for.
 const noPolicy = "no policy allows it"
 
+// maxNamed bounds the ids in a decision, which all go into one audit entry.
+const maxNamed = 16
+
 // Decide answers q. It never fails: what it cannot understand it denies, and
 // the reason says so. A forbid whose condition cannot be evaluated forbids;
 // such a permit does not allow.
@@ -57,9 +60,9 @@ func conclude(applying []*compiled) Decision {
 	slices.SortFunc(deciding, func(a, b *compiled) int { return cmp.Compare(a.order, b.order) })
 	d := Decision{Policies: deciding[0].ids, Reason: deciding[0].reason}
 	if len(deciding) > 1 {
-		d.Policies = make([]string, len(deciding))
-		for i, c := range deciding {
-			d.Policies[i] = c.id
+		d.Policies = make([]string, min(len(deciding), maxNamed))
+		for i := range d.Policies {
+			d.Policies[i] = deciding[i].id
 		}
 		d.Reason = fmt.Sprintf("%s and %d more", d.Reason, len(deciding)-1)
 	}

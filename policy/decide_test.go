@@ -164,3 +164,17 @@ func TestIDs(t *testing.T) {
 		t.Errorf("deciding policies %q", got)
 	}
 }
+
+// A decision stays small enough for one audit entry however many policies made it.
+func TestManyDeciding(t *testing.T) {
+	s := parse(t, strings.Repeat("permit (principal, action, resource);\n", 1000))
+	d := s.Decide(ask(user("ada"), policy.Sign, keyNamed("dev/a/b")))
+	if d.Outcome != policy.Allow || len(d.Policies) != 16 || d.Policies[15] != "test.cedar:16" || !strings.Contains(d.Reason, "and 999 more") {
+		t.Errorf("%s by %d policies: %s", d.Outcome, len(d.Policies), d.Reason)
+	}
+	for _, name := range []string{"", "a\nb", strings.Repeat("x", 101)} {
+		if _, err := policy.Parse(name, nil); err == nil {
+			t.Errorf("the name %q is accepted", name)
+		}
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/cedar-policy/cedar-go"
@@ -24,6 +25,7 @@ const (
 	MaxPolicies  = 20_000
 	maxStatement = 16 << 10 // bytes of one policy
 	maxNesting   = 32       // of brackets in one policy
+	maxName      = 100      // bytes of a set's name, which is in default ids
 	maxReported  = 20       // errors reported at once
 	maxTests     = 8        // has and hasTag in one policy: checking grows with their third power
 )
@@ -67,8 +69,13 @@ func (a approvals) String() string { return fmt.Sprintf("%d of %s", a.count, a.r
 // Three annotations are known, and others refused: @id("name") names the policy
 // in decisions (name:line otherwise); @approvals("2 of security") on a permit
 // makes it allow only with that many approvals from that role;
-// @window("mon-fri 08:00-18:00") lets the policy apply only then, in UTC.
+// @window("mon-fri 08:00-18:00") lets the policy apply only then, in UTC: days
+// are daily, mon to sun, ranges and lists with commas; hours may pass midnight
+// and then belong to the day they begin on; several windows are joined by ";".
 func Parse(name string, text []byte) (*Set, error) {
+	if name == "" || len(name) > maxName || strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return nil, fmt.Errorf("%w: the policy's name %.120q: use 1 to %d printable characters, like a file's name", key.ErrInvalid, name, maxName)
+	}
 	if len(text) > MaxText {
 		return nil, fmt.Errorf("%w: %s: %d bytes of policy; the limit is %d", key.ErrInvalid, name, len(text), MaxText)
 	}

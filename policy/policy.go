@@ -78,7 +78,7 @@ func (o Outcome) String() string {
 // Decision answers a Query. Its slices are shared: do not write to them.
 type Decision struct {
 	Outcome   Outcome
-	Policies  []string // ids of the policies that decided, in the order of the text
+	Policies  []string // ids of the policies that decided, in the order of the text; the first 16
 	Reason    string   // one line for people
 	Approvals string   // with NeedsApprovals: "2 of security"
 }
