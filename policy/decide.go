@@ -22,7 +22,11 @@ func (s *Set) Decide(q Query) Decision {
 	}
 	var buf, matched [16]*compiled
 	applying := matched[:0]
-	for _, c := range s.index.candidates(buf[:0], r) {
+	candidates := s.index.candidates(buf[:0], r)
+	for _, c := range candidates {
+		r.needs.union(c.needs)
+	}
+	for _, c := range candidates {
 		if c.windows.open(q.Now) {
 			if ok, err := c.holds(r); ok || err != nil && !c.permit {
 				applying = append(applying, c)
@@ -77,8 +81,7 @@ func (c *compiled) holds(r *request) (bool, error) {
 	if c.condition == nil {
 		return true, nil
 	}
-	r.needs = c.needs
-	decision, diag := cedar.Authorize(c, r, r.cedar())
+	decision, diag := cedar.Authorize(c, r, *r.cedar())
 	if len(diag.Errors) > 0 {
 		return false, fmt.Errorf("%s", diag.Errors[0].Message)
 	}

@@ -25,6 +25,7 @@ const (
 	maxStatement = 16 << 10 // bytes of one policy
 	maxNesting   = 32       // of brackets in one policy
 	maxReported  = 20       // errors reported at once
+	maxTests     = 8        // has and hasTag in one policy: checking grows with their third power
 )
 
 // Set is a checked set of policies. It is immutable and safe for concurrent use.
@@ -150,6 +151,9 @@ func compile(name string, order int, p *cedar.Policy, st statement) (*compiled, 
 	if c.id == "" {
 		c.id = fmt.Sprintf("%s:%d", name, pos.Line)
 	}
+	if n := countTests(tree); n > maxTests {
+		return c, fmt.Errorf("%s: %d tests by has and hasTag in one policy: split it, the limit is %d", c.position, n, maxTests)
+	}
 	if err := ours().validator.Policy("", tree); err != nil {
 		return c, schemaError(name, st, err)
 	}
@@ -170,6 +174,19 @@ func compile(name string, order int, p *cedar.Policy, st statement) (*compiled, 
 		c.reason += " (" + c.position + ")"
 	}
 	return c, nil
+}
+
+func countTests(p *ast.Policy) (n int) {
+	for _, c := range p.Conditions {
+		ast.Inspect(ast.NewNode(c.Body), func(node ast.IsNode) bool {
+			switch node.(type) {
+			case ast.NodeTypeHas, ast.NodeTypeHasTag:
+				n++
+			}
+			return true
+		})
+	}
+	return n
 }
 
 var idForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._/-]{0,99}$`)

@@ -20,7 +20,14 @@ type request struct {
 	within    []types.EntityUID // ServiceScope and Environment of the resource
 	env       string            // of the object
 	service   string            // of the object
-	needs     needs             // what the conditions asked so far look at
+	needs     needs             // what the conditions of all candidates look at
+
+	// Built when first looked at.
+	actor, object, encryption types.Entity
+	asked                     cedar.Request
+
+	roleRoom   [4]types.EntityUID
+	withinRoom [2]types.EntityUID
 }
 
 var encryptionUID = types.NewEntityUID("EncryptionContext", "request")
@@ -45,9 +52,9 @@ func newRequest(q *Query) (*request, string) {
 		return nil, "the principal is incomplete"
 	}
 	if len(q.Principal.Roles) > 0 {
-		r.roles = make([]types.EntityUID, len(q.Principal.Roles))
-		for i, role := range q.Principal.Roles {
-			r.roles[i] = types.NewEntityUID("Role", types.String(role))
+		r.roles = r.roleRoom[:0]
+		for _, role := range q.Principal.Roles {
+			r.roles = append(r.roles, types.NewEntityUID("Role", types.String(role)))
 		}
 	}
 	r.resource = types.NewEntityUID(types.EntityType(q.Object.Kind), types.String(q.Object.Name))
@@ -95,6 +102,7 @@ func (r *request) place(o *Object) {
 	if r.env == "" {
 		return
 	}
+	r.within = r.withinRoom[:0]
 	if r.service != "" && (o.Kind == KindKey || o.Kind == KindCertificate) {
 		scope := r.env + "/" + r.service
 		r.within = append(r.within, types.NewEntityUID("ServiceScope", types.String(scope)))
@@ -102,36 +110,46 @@ func (r *request) place(o *Object) {
 	r.within = append(r.within, types.NewEntityUID("Environment", types.String(r.env)))
 }
 
-// Get implements types.EntityGetter.
+// Get implements types.EntityGetter. What it built it keeps: one condition
+// often looks at an entity twice.
 func (r *request) Get(uid types.EntityUID) (types.Entity, bool) {
-	switch uid {
-	case r.principal:
-		return types.Entity{UID: uid, Parents: types.NewEntityUIDSet(r.roles...), Attributes: r.record(uid.Type, r.needs.principal, r.principalAttribute)}, true
-	case r.resource:
-		return types.Entity{UID: uid, Parents: types.NewEntityUIDSet(r.within...), Attributes: r.record(uid.Type, r.needs.resource, r.resourceAttribute)}, true
-	case encryptionUID:
-		tags := make(types.RecordMap, len(r.query.Context))
-		for k, v := range r.query.Context {
-			tags[types.String(k)] = types.String(v)
+	switch {
+	case uid == encryptionUID:
+		if r.encryption.UID.IsZero() {
+			tags := make(types.RecordMap, len(r.query.Context))
+			for k, v := range r.query.Context {
+				tags[types.String(k)] = types.String(v)
+			}
+			r.encryption = types.Entity{UID: uid, Tags: types.NewRecord(tags)}
 		}
-		return types.Entity{UID: uid, Tags: types.NewRecord(tags)}, true
-	}
-	if len(r.within) == 2 && uid == r.within[0] { // a service scope lies in its environment
+		return r.encryption, true
+	case uid == r.principal:
+		if r.actor.UID.IsZero() {
+			r.actor = types.Entity{UID: uid, Parents: types.NewEntityUIDSet(r.roles...), Attributes: r.record(uid.Type, r.needs.principal, r.principalAttribute)}
+		}
+		return r.actor, true
+	case uid == r.resource:
+		if r.object.UID.IsZero() {
+			r.object = types.Entity{UID: uid, Parents: types.NewEntityUIDSet(r.within...), Attributes: r.record(uid.Type, r.needs.resource, r.resourceAttribute)}
+		}
+		return r.object, true
+	case len(r.within) == 2 && uid == r.within[0]: // a service scope lies in its environment
 		return types.Entity{UID: uid, Parents: types.NewEntityUIDSet(r.within[1])}, true
 	}
-	return types.Entity{}, false
+	action, ok := ours().resolved.Actions[uid]
+	return action.Entity, ok
 }
 
 // record builds those attributes of the schema's entity type that are needed.
 func (r *request) record(kind types.EntityType, needed attributes, value func(string) string) types.Record {
-	shape := ours().resolved.Entities[kind].Shape
-	if needed.none() || len(shape) == 0 {
+	names := ours().attributes[kind]
+	if needed == 0 || len(names) == 0 {
 		return types.Record{}
 	}
-	m := make(types.RecordMap, len(shape))
-	for name := range shape {
-		if needed.has(string(name)) {
-			m[name] = types.String(value(string(name)))
+	m := make(types.RecordMap, 2)
+	for _, name := range names {
+		if needed.has(name) {
+			m[types.String(name)] = types.String(value(name))
 		}
 	}
 	return types.NewRecord(m)
@@ -163,21 +181,24 @@ func (r *request) resourceAttribute(name string) string {
 }
 
 // cedar returns the request as conditions see it, the context only as far as needed.
-func (r *request) cedar() cedar.Request {
-	m := make(types.RecordMap, 4)
-	if r.needs.context.has("source") {
-		m["source"] = ipValue(r.query.Source)
+func (r *request) cedar() *cedar.Request {
+	if r.asked.Principal.IsZero() {
+		m := make(types.RecordMap, 4)
+		if r.needs.context.has("source") {
+			m["source"] = ipValue(r.query.Source)
+		}
+		if r.needs.context.has("now") {
+			m["now"] = types.NewDatetime(r.query.Now)
+		}
+		if r.needs.context.has("authMethod") {
+			m["authMethod"] = types.String(r.query.Principal.AuthMethod)
+		}
+		if r.needs.context.has("encryption") {
+			m["encryption"] = encryptionUID
+		}
+		r.asked = cedar.Request{Principal: r.principal, Action: actionUID(r.query.Action), Resource: r.resource, Context: types.NewRecord(m)}
 	}
-	if r.needs.context.has("now") {
-		m["now"] = types.NewDatetime(r.query.Now)
-	}
-	if r.needs.context.has("authMethod") {
-		m["authMethod"] = types.String(r.query.Principal.AuthMethod)
-	}
-	if r.needs.context.has("encryption") {
-		m["encryption"] = encryptionUID
-	}
-	return cedar.Request{Principal: r.principal, Action: actionUID(r.query.Action), Resource: r.resource, Context: types.NewRecord(m)}
+	return &r.asked
 }
 
 // ipValue gives policies one form of each address: IPv4 as IPv4, without a zone.
@@ -189,17 +210,47 @@ func ipValue(a netip.Addr) types.IPAddr {
 	return types.IPAddr(netip.PrefixFrom(a, a.BitLen()))
 }
 
-// attributes is a set of attribute names; nil is none, and "*" in it is all.
-type attributes map[string]bool
+// attributes is a set of attribute names, a bit each.
+type attributes uint32
 
-func (a attributes) none() bool           { return len(a) == 0 }
-func (a attributes) has(name string) bool { return a[name] || a["*"] }
+// everything stands for a variable that is used as a whole.
+const everything = ^attributes(0)
+
+// attributeNames gives each name its bit; the schema has no others.
+var attributeNames = [...]string{
+	"environment", "path", "spiffe", "person", "service", "tier", "algorithm", "classification", "owner",
+	"profile", "issuer", "identity", "mode", "kind", "source", "now", "authMethod", "encryption",
+}
+
+func (a attributes) has(name string) bool {
+	for i, n := range attributeNames {
+		if n == name {
+			return a&(1<<i) != 0
+		}
+	}
+	return false
+}
+
+func (a *attributes) add(name string) {
+	for i, n := range attributeNames {
+		if n == name {
+			*a |= 1 << i
+		}
+	}
+}
 
 // needs is what conditions look at.
 type needs struct{ principal, resource, context attributes }
 
+// union adds what other looks at.
+func (n *needs) union(other needs) {
+	n.principal |= other.principal
+	n.resource |= other.resource
+	n.context |= other.context
+}
+
 func findNeeds(conditions []ast.ConditionType) needs {
-	n := needs{attributes{}, attributes{}, attributes{}}
+	var n needs
 	for _, c := range conditions {
 		n.look(c.Body)
 	}
@@ -225,21 +276,21 @@ func (n *needs) look(node ast.IsNode) {
 			return !isEntityVariable(v.Left)
 		case ast.NodeTypeVariable:
 			if set := n.of(v); set != nil {
-				set["*"] = true
+				*set = everything
 			}
 		}
 		return true
 	})
 }
 
-func (n *needs) of(v ast.NodeTypeVariable) attributes {
+func (n *needs) of(v ast.NodeTypeVariable) *attributes {
 	switch v.Name {
 	case "principal":
-		return n.principal
+		return &n.principal
 	case "resource":
-		return n.resource
+		return &n.resource
 	case "context":
-		return n.context
+		return &n.context
 	default:
 		return nil
 	}
@@ -252,7 +303,7 @@ func (n *needs) attribute(node ast.IsNode, name string) bool {
 		return false
 	}
 	if set := n.of(v); set != nil {
-		set[name] = true
+		set.add(name)
 	}
 	return true
 }

@@ -23,6 +23,8 @@ type house struct {
 	bits      map[Action]uint                // each action's bit in a policy's mask
 	applies   map[Action]map[Kind]bool       // which objects an action applies to
 	masks     map[types.EntityUID]actionMask // an action, or a group with its members
+	// attributes are those of each entity type.
+	attributes map[types.EntityType][]string
 }
 
 type actionMask uint64
@@ -41,6 +43,12 @@ var ours = sync.OnceValue(func() *house {
 	h := &house{
 		resolved: r, validator: validate.New(r),
 		bits: map[Action]uint{}, applies: map[Action]map[Kind]bool{}, masks: map[types.EntityUID]actionMask{},
+		attributes: map[types.EntityType][]string{},
+	}
+	for kind, entity := range r.Entities {
+		for name := range entity.Shape {
+			h.attributes[kind] = append(h.attributes[kind], string(name))
+		}
 	}
 	for i, row := range actionTable {
 		h.bits[row.Action] = uint(i)
