@@ -37,8 +37,8 @@ type stream interface {
 // full. It is not safe for concurrent use; the device's queue serialises.
 type conn struct {
 	stream
-	until  time.Time // the deadline of the caller it serves now, zero for none
-	resent int       // commands sent again because the TPM asked for it
+	until time.Time // the deadline of the caller it serves now, zero for none
+	dead  bool      // an answer failed to come: whatever comes now answers something else
 }
 
 // dial opens the device or socket of u.
@@ -80,13 +80,22 @@ func (c *conn) Send(command []byte) ([]byte, error) {
 		if time.Now().Add(wait).After(stop) {
 			return response, nil
 		}
-		c.resent++
 		time.Sleep(wait)
 	}
 }
 
-// exchange writes one command and reads its whole response.
+// exchange writes one command and reads its whole response. After a failure it
+// does nothing more: clearing up must not wait for a dead TPM once again.
 func (c *conn) exchange(command []byte) ([]byte, error) {
+	if c.dead {
+		return nil, fmt.Errorf("%w: the connection failed before", errNotSent)
+	}
+	response, err := c.roundTrip(command)
+	c.dead = err != nil
+	return response, err
+}
+
+func (c *conn) roundTrip(command []byte) ([]byte, error) {
 	// An old kernel's device has no deadlines (os.ErrNoDeadline): it has its own timeouts.
 	_ = c.SetDeadline(c.deadline(time.Now()))
 	if _, err := c.Write(command); err != nil {

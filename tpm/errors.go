@@ -51,7 +51,9 @@ func judgeCode(rc tpm2.TPMRC) verdict {
 	case is(tpm2.TPMRCLockout):
 		return verdict{kind: key.ErrLockedOut, hint: "wait out the lockout time that tpm2_getcap properties-variable shows, or clear it with tpm2_dictionarylockout --clear-lockout"}
 	case is(tpm2.TPMRCAuthFail, tpm2.TPMRCBadAuth):
-		return verdict{kind: key.ErrAuth, hint: "check auth-source; it was not tried again"}
+		// An earlier refusal that an interposer invented leaves the session's nonces
+		// apart, which looks the same: a fresh session tells, at the next call.
+		return verdict{kind: key.ErrAuth, stale: true, hint: "check auth-source; it was not tried again"}
 	case is(tpm2.TPMRCInitialize, tpm2.TPMRCReboot), lostHandle(rc):
 		return verdict{kind: key.ErrUnavailable, stale: true, again: true, hint: "the TPM was reset"}
 	case is(tpm2.TPMRCObjectMemory, tpm2.TPMRCSessionMemory, tpm2.TPMRCMemory, tpm2.TPMRCObjectHandles, tpm2.TPMRCSessionHandles, tpm2.TPMRCContextGap):
@@ -67,7 +69,7 @@ func judgeCode(rc tpm2.TPMRC) verdict {
 	case is(tpm2.TPMRCCommandCode, tpm2.TPMRCCurve, tpm2.TPMRCScheme, tpm2.TPMRCSymmetric, tpm2.TPMRCAsymmetric, tpm2.TPMRCHash, tpm2.TPMRCKeySize):
 		return verdict{kind: key.ErrUnsupported}
 	}
-	return verdict{kind: key.ErrIntegrity}
+	return verdict{kind: key.ErrIntegrity, stale: true}
 }
 
 // lostHandle reports whether rc complains of a handle or a session that the

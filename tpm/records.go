@@ -86,8 +86,24 @@ func (r *records) flock(ctx context.Context) (*os.File, error) {
 	}
 }
 
-// find returns the record of id.
+// find returns the record of id, checked.
 func (r *records) find(id key.ID) (key.Ref, error) {
+	ref, err := r.read(id)
+	if err != nil {
+		return key.Ref{}, err
+	}
+	if _, err := checkRef(ref); err != nil {
+		return key.Ref{}, damaged(r.path(id, recordSuffix), err)
+	}
+	return ref, nil
+}
+
+func damaged(path string, err error) error {
+	return fmt.Errorf("%w: record %s is damaged: restore it from a backup: %w", key.ErrIntegrity, path, err)
+}
+
+// read returns the record of id as it is.
+func (r *records) read(id key.ID) (key.Ref, error) {
 	if r.destroyed(id) {
 		return key.Ref{}, fmt.Errorf("%w: key %s was destroyed", key.ErrNotFound, id)
 	}
@@ -103,11 +119,8 @@ func (r *records) find(id key.ID) (key.Ref, error) {
 	if err == nil && ref.ID != id {
 		err = errors.New("it is the record of another key")
 	}
-	if err == nil {
-		_, err = checkRef(ref)
-	}
 	if err != nil {
-		return key.Ref{}, fmt.Errorf("%w: record %s is damaged: restore it from a backup: %w", key.ErrIntegrity, path, err)
+		return key.Ref{}, damaged(path, err)
 	}
 	return ref, nil
 }
@@ -139,7 +152,7 @@ func (r *records) free(spec key.Spec) error {
 		if !isRecord {
 			continue
 		}
-		switch ref, err := r.find(id); {
+		switch ref, err := r.read(id); {
 		case errors.Is(err, key.ErrNotFound): // destroyed, and the record's removal was cut short
 		case err != nil:
 			return err // its label is not known, so no label is certainly free

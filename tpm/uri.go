@@ -50,7 +50,7 @@ func parseURI(s string) (URI, error) {
 		if err := attributes(query, "&", map[string]*string{"auth-source": &source}); err != nil {
 			return URI{}, err
 		}
-		if u.Auth, ok = strings.CutPrefix(source, "file:"); !ok {
+		if u.Auth, ok = strings.CutPrefix(source, "file:"); !ok || u.Auth == "" {
 			return URI{}, fmt.Errorf("auth-source must be file:/absolute/path")
 		}
 	}

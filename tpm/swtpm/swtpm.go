@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -153,17 +154,25 @@ func start(ctx context.Context, dir string) (*TPM, error) {
 		return nil, err
 	}
 	defer listener.Close()
-	// Descriptors 3 and 4 of the child are those of ExtraFiles.
+	ours, control, err := socketPair()
+	if err != nil {
+		t.clean()
+		return nil, err
+	}
+	defer ours.Close()
+	defer control.Close()
+	// Descriptors 3, 4 and 5 of the child are those of ExtraFiles.
 	c := exec.Command(path, "socket", "--tpm2", "--tpmstate", "dir="+filepath.Join(dir, stateDir)+",mode=0600",
-		"--server", "type=unixio,fd=3", "--flags", "not-need-init,startup-clear")
-	c.ExtraFiles = []*os.File{listener, lock}
+		"--server", "type=unixio,fd=3", "--ctrl", "type=unixio,clientfd=5", "--flags", "not-need-init,startup-clear")
+	c.ExtraFiles = []*os.File{listener, lock, control}
 	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	if err := t.run(c); err != nil {
 		t.clean()
 		return nil, fmt.Errorf("%w: starting swtpm: %w", key.ErrUnavailable, err)
 	}
-	if err := t.await(ctx); err != nil {
-		return nil, errors.Join(err, t.Stop())
+	_ = control.Close() // so that the child's end closes it
+	if err := probe(ctx, ours); err != nil {
+		return nil, errors.Join(fmt.Errorf("%w: swtpm does not answer: %w: is its state damaged?", key.ErrUnavailable, err), t.Stop())
 	}
 	return t, nil
 }
@@ -212,34 +221,31 @@ func (t *TPM) clean() {
 	}
 }
 
-// await asks swtpm for its first answer.
-func (t *TPM) await(ctx context.Context) error {
-	answered := make(chan error, 1)
-	go func() { answered <- probe(ctx, t.socket) }()
-	select {
-	case err := <-answered:
-		if err == nil {
-			return nil
-		}
-		return fmt.Errorf("%w: swtpm does not answer: %w", key.ErrUnavailable, err)
-	case <-t.done:
-		return fmt.Errorf("%w: swtpm ended at once: is its state damaged?", key.ErrUnavailable)
+// socketPair makes swtpm's control channel: our end and the child's.
+func socketPair() (net.Conn, *os.File, error) {
+	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w: %w", key.ErrUnavailable, err)
 	}
+	file := os.NewFile(uintptr(fds[0]), "control")
+	defer file.Close() // FileConn has its own
+	ours, err := net.FileConn(file)
+	if err != nil {
+		_ = syscall.Close(fds[1])
+		return nil, nil, fmt.Errorf("%w: %w", key.ErrUnavailable, err)
+	}
+	return ours, os.NewFile(uintptr(fds[1]), "control"), nil
 }
 
-// probe sends TPM2_GetRandom of one byte and reads the answer's head.
-func probe(ctx context.Context, path string) error {
-	c, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
+// probe waits until swtpm serves. It asks on the control channel, because swtpm
+// serves one client, and that may already be another that came back faster.
+func probe(ctx context.Context, control net.Conn) error {
 	if deadline, ok := ctx.Deadline(); ok {
-		_ = c.SetDeadline(deadline)
+		_ = control.SetDeadline(deadline)
 	}
-	if _, err := c.Write([]byte{0x80, 0x01, 0, 0, 0, 12, 0, 0, 0x01, 0x7b, 0, 1}); err != nil {
+	if _, err := control.Write([]byte{0, 0, 0, 1}); err != nil { // CMD_GET_CAPABILITY
 		return err
 	}
-	_, err = c.Read(make([]byte, 64))
+	_, err := io.ReadFull(control, make([]byte, 8))
 	return err
 }
