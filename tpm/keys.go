@@ -173,22 +173,8 @@ func (d *Device) Sign(ctx context.Context, ref key.Ref, digest []byte, opts cryp
 		return nil, fmt.Errorf("%w: signing with TPM key %s takes a SHA-256 digest", key.ErrInvalid, ref.Label)
 	}
 	var signature []byte
-	err := d.withKey(ctx, ref, func(g *generation, o object) error {
-		r, err := tpm2.Sign{
-			KeyHandle:  o.by(g.session, plain),
-			Digest:     tpm2.TPM2BDigest{Buffer: digest},
-			Validation: tpm2.TPMTTKHashCheck{Tag: tpm2.TPMSTHashCheck},
-		}.Execute(g.tpm)
-		if err != nil {
-			return err
-		}
-		pair, err := r.Signature.Signature.ECDSA()
-		if err != nil {
-			return fmt.Errorf("%w: %w", errGarbage, err)
-		}
-		signature, err = asn1.Marshal(struct{ R, S *big.Int }{
-			new(big.Int).SetBytes(pair.SignatureR.Buffer), new(big.Int).SetBytes(pair.SignatureS.Buffer),
-		})
+	err := d.withKey(ctx, ref, func(g *generation, o object) (err error) {
+		signature, err = signWith(g, o, digest)
 		return err
 	})
 	if err == nil {
@@ -198,6 +184,25 @@ func (d *Device) Sign(ctx context.Context, ref key.Ref, digest []byte, opts cryp
 		return nil, fmt.Errorf("signing with TPM key %s: %w", ref.Label, err)
 	}
 	return signature, nil
+}
+
+// signWith returns the ASN.1 form of the TPM's signature, unchecked.
+func signWith(g *generation, o object, digest []byte) ([]byte, error) {
+	r, err := tpm2.Sign{
+		KeyHandle:  o.by(g.session, plain),
+		Digest:     tpm2.TPM2BDigest{Buffer: digest},
+		Validation: tpm2.TPMTTKHashCheck{Tag: tpm2.TPMSTHashCheck},
+	}.Execute(g.tpm)
+	if err != nil {
+		return nil, err
+	}
+	pair, err := r.Signature.Signature.ECDSA()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errGarbage, err)
+	}
+	return asn1.Marshal(struct{ R, S *big.Int }{
+		new(big.Int).SetBytes(pair.SignatureR.Buffer), new(big.Int).SetBytes(pair.SignatureS.Buffer),
+	})
 }
 
 // Wrap seals secret together with the digest of aad under the wrapping root. See key.Device.
