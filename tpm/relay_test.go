@@ -18,6 +18,7 @@ import (
 type relay struct {
 	uri string // its own address
 
+	one  sync.Mutex // one command at a time, over all connections
 	mu   sync.Mutex
 	on   func(command []byte, forward func([]byte) []byte) []byte // nil answers: hang up
 	seen [][]byte                                                 // all bytes of both directions
@@ -105,7 +106,9 @@ func (r *relay) serve(c net.Conn, upstream string) {
 		if on == nil {
 			on = func(command []byte, forward func([]byte) []byte) []byte { return forward(command) }
 		}
+		r.one.Lock()
 		response := on(command, forward)
+		r.one.Unlock()
 		if response == nil {
 			return
 		}
