@@ -33,7 +33,8 @@ type overdue struct {
 // signedHead is a checkpoint and its note.
 type signedHead struct {
 	Checkpoint
-	note []byte
+	note   []byte
+	leaves []tlog.Hash // the last, partial tile of level 0
 }
 
 // Checkpoint returns a checkpoint, a C2SP signed note, that covers everything
@@ -59,7 +60,7 @@ func (l *Log) checkpoint(ctx context.Context) (*signedHead, error) {
 		return nil, err
 	}
 	last := l.signed.Load()
-	next, err := l.examine(ctx, last)
+	next, leaves, err := l.examine(ctx, l.baseline())
 	if err != nil {
 		return nil, l.condemn(fmt.Errorf("checkpointing the audit log: %w", err))
 	}
@@ -72,7 +73,7 @@ func (l *Log) checkpoint(ctx context.Context) (*signedHead, error) {
 		if err := durable.WriteFile(l.file, signed, 0o600); err != nil {
 			return nil, fmt.Errorf("remembering checkpoint of %d entries: %w", next.Size, err)
 		}
-		last = &signedHead{next, signed}
+		last = &signedHead{next, signed, leaves}
 		l.signed.Store(last)
 		l.published = false
 	}
@@ -85,34 +86,44 @@ func (l *Log) checkpoint(ctx context.Context) (*signedHead, error) {
 	return last, nil
 }
 
-// examine reads the head of the stored tree and proves it a successor of last.
-func (l *Log) examine(ctx context.Context, last *signedHead) (Checkpoint, error) {
-	next := Checkpoint{Origin: l.origin}
-	err := l.db.Snapshot(ctx, func(tx *storage.ReadTx) error {
+// baseline is what the stored tree must extend, nil at the very first start.
+func (l *Log) baseline() *Checkpoint {
+	if last := l.signed.Load(); last != nil {
+		return &last.Checkpoint
+	}
+	return l.adopted
+}
+
+// examine reads the head of the stored tree, checks that the rows belong to it,
+// and proves it a successor of last.
+func (l *Log) examine(ctx context.Context, last *Checkpoint) (next Checkpoint, leaves []tlog.Hash, err error) {
+	err = l.db.Snapshot(ctx, func(tx *storage.ReadTx) error {
 		size, edge, err := readHead(tx)
 		if err != nil {
 			return err
 		}
-		hashes, err := decodeEdge(size, edge)
+		if last != nil && size < last.Size {
+			return checkSuccessor(*last, Checkpoint{Origin: l.origin, Size: size}, nil)
+		}
+		tiles := &storedTiles{tx, l.roots}
+		t, err := loadTree(tiles, size, edge)
 		if err != nil {
 			return err
 		}
-		next.Size, next.Root = size, edgeRoot(hashes)
+		next, leaves = Checkpoint{Origin: l.origin, Size: size, Root: t.root()}, t.tiles[0]
 		if last == nil {
 			return nil
 		}
-		var proof []tlog.Hash
-		if last.Size < size {
-			if proof, err = proveTree(&storedTiles{tx, l.roots}, next, last.Size); err != nil {
-				return err
-			}
+		proof, err := proveTree(tiles, next, last.Size)
+		if err != nil {
+			return err
 		}
-		return checkSuccessor(last.Checkpoint, next, proof)
+		return checkSuccessor(*last, next, proof)
 	})
 	if errors.Is(err, key.ErrIntegrity) {
 		err = fmt.Errorf("%w (last signed: %s; if this store was restored from a backup on purpose, keep that file as evidence, move it away and start again)", err, l.file)
 	}
-	return next, err
+	return next, leaves, err
 }
 
 // proveTree proves that the tree c extends its first size entries, from tiles
@@ -137,6 +148,12 @@ func (l *Log) publish(ctx context.Context, signed *signedHead) error {
 	at := time.Now().UnixMicro()
 	err := l.db.Update(ctx, func(tx *storage.Tx) error {
 		_, err := tx.Exec("INSERT INTO log_checkpoint (size, note, at) VALUES ($1, $2, $3) ON CONFLICT (size) DO NOTHING", signed.Size, signed.note, at)
+		if err != nil || len(signed.leaves) == 0 {
+			return err
+		}
+		// The tile may have grown meanwhile: a longer one stays.
+		_, err = tx.Exec(tileInsert+" VALUES (0, $1, $2) ON CONFLICT (level, idx) DO UPDATE SET data = excluded.data WHERE length(log_tile.data) < length(excluded.data)",
+			signed.Size/tileWidth, joinHashes(signed.leaves))
 		return err
 	})
 	if err != nil {
@@ -154,7 +171,7 @@ func (l *Log) resume(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("reading the last checkpoint in %s: %w", l.file, err)
 		}
-		l.signed.Store(&signedHead{c, signed})
+		l.signed.Store(&signedHead{Checkpoint: c, note: signed})
 	case !errors.Is(err, os.ErrNotExist):
 		return fmt.Errorf("reading the last checkpoint: %w", err)
 	default:
@@ -162,28 +179,34 @@ func (l *Log) resume(ctx context.Context) error {
 			return err
 		}
 	}
-	_, err = l.examine(ctx, l.signed.Load())
+	_, _, err = l.examine(ctx, l.baseline())
 	return err
 }
 
-// adopt starts from the newest stored checkpoint of this key when the file is
-// missing: a new server, or a lost directory. What the store forgot, it cannot know.
+// adopt starts from the newest stored checkpoint when the file is missing: a new
+// server, a new key, or a lost directory. What the store forgot, it cannot know.
 func (l *Log) adopt(ctx context.Context) error {
+	vkeys, err := l.Signers(ctx)
+	if err != nil {
+		return err
+	}
+	verifiers, err := parseVerifierKeys(append(vkeys, l.vkey))
+	if err != nil {
+		return err
+	}
 	rows, err := l.db.Query(ctx, "SELECT note FROM log_checkpoint ORDER BY size DESC")
 	if err != nil {
 		return fmt.Errorf("reading stored checkpoints: %w", err)
 	}
 	defer rows.Close()
-	for rows.Next() {
+	for rows.Next() && l.adopted == nil {
 		var signed []byte
 		if err := rows.Scan(&signed); err != nil {
 			return fmt.Errorf("reading stored checkpoints: %w", err)
 		}
-		if c, err := openCheckpoint(signed, l.verifier); err == nil && c.Origin == l.origin {
-			l.signed.Store(&signedHead{c, signed})
-			l.published = true
+		if c, err := openCheckpoint(signed, verifiers); err == nil && c.Origin == l.origin {
+			l.adopted = &c
 			l.logger.Warn("no checkpoint outside the database: trusting the newest one inside", "file", l.file, "entries", c.Size)
-			return rows.Err()
 		}
 	}
 	return rows.Err()

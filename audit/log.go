@@ -49,6 +49,7 @@ type Log struct {
 	file     string // the last checkpoint, outside the database
 	logger   *slog.Logger
 	roots    *rootCache
+	adopted  *Checkpoint             // by whichever key, where this signer has no memory of its own
 	broken   atomic.Pointer[error]   // set once: the store is not what was signed
 	overdue  atomic.Pointer[overdue] // the checkpoint loop is failing
 
@@ -74,6 +75,9 @@ type Log struct {
 // signer signed, and nothing may be appended to it. key.ErrInvalid,
 // key.ErrNotFound, key.ErrUnsupported: the configuration.
 func Open(ctx context.Context, cfg Config) (*Log, error) {
+	if cfg.DB == nil || cfg.Signer == nil {
+		return nil, fmt.Errorf("%w: the audit log needs a store and a signer", key.ErrInvalid)
+	}
 	vkey, err := VerifierKey(cfg.Origin, cfg.Signer.Public())
 	if err != nil {
 		return nil, fmt.Errorf("opening the audit log: %w", err)
@@ -145,6 +149,8 @@ func (l *Log) condemn(err error) error {
 	return err
 }
 
+const tileInsert = "INSERT INTO log_tile (level, idx, data)"
+
 // Append implements storage.Log: it hashes the entries into the tree and writes
 // their rows, the tiles they complete and the index, in the batch's transaction.
 func (l *Log) Append(tx *storage.Tx, head storage.Head, entries []storage.Entry) ([]byte, error) {
@@ -172,7 +178,7 @@ func (l *Log) Append(tx *storage.Tx, head storage.Head, entries []storage.Entry)
 	clear(l.args) // hold no entry longer than its batch
 	l.args = l.args[:0]
 	if err == nil && tiles != nil {
-		err = tx.InsertRows("INSERT INTO log_tile (level, idx, data)", "", 3, tiles)
+		err = tx.InsertRows(tileInsert, "ON CONFLICT (level, idx) DO UPDATE SET data = excluded.data", 3, tiles)
 	}
 	if err == nil {
 		err = l.access.write(tx)
@@ -193,7 +199,7 @@ func (l *Log) base(tx *storage.Tx, head storage.Head) (*tree, error) {
 			return t, nil
 		}
 	}
-	return loadTree(tx, head.Size, head.Edge)
+	return loadTree(&storedTiles{q: tx}, head.Size, head.Edge)
 }
 
 // leaf is tlog.RecordHash without its allocations.

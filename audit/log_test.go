@@ -281,6 +281,8 @@ func TestOpenRefuses(t *testing.T) {
 		want   error
 	}{
 		"an origin with spaces": {func(c *audit.Config) { c.Origin = "a b" }, key.ErrInvalid},
+		"no signer":             {func(c *audit.Config) { c.Signer = nil }, key.ErrInvalid},
+		"no store":              {func(c *audit.Config) { c.DB = nil }, key.ErrInvalid},
 		"no origin":             {func(c *audit.Config) { c.Origin = "" }, key.ErrInvalid},
 		"another curve":         {func(c *audit.Config) { c.Signer = p384 }, key.ErrUnsupported},
 		"no state directory":    {func(c *audit.Config) { c.StateDir = filepath.Join(f.state, "missing") }, key.ErrNotFound},

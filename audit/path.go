@@ -57,3 +57,9 @@ func tileAt(size int64, level int, n int64) tlog.Tile {
 	}
 	return tlog.Tile{H: tileHeight, L: level, N: n, W: w}
 }
+
+// belongs reports whether a log of size has exactly this tile.
+func belongs(size int64, t tlog.Tile) bool {
+	full, _ := tilesOf(size, t.L)
+	return t.N <= full && t.W > 0 && t == tileAt(size, t.L, t.N)
+}

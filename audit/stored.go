@@ -58,9 +58,16 @@ func eachEntry(q querier, from, to int64, use func(index int64, data []byte) err
 	return nil
 }
 
-func missingEntry(index int64) error {
-	return fmt.Errorf("%w: entry %d is missing from the store", key.ErrIntegrity, index)
+func missingEntry(index int64) error { return &missingEntryError{index} }
+
+// missingEntryError is a key.ErrIntegrity that names the entry.
+type missingEntryError struct{ index int64 }
+
+func (e *missingEntryError) Error() string {
+	return fmt.Sprintf("entry %d is missing from the store", e.index)
 }
+
+func (e *missingEntryError) Unwrap() error { return key.ErrIntegrity }
 
 // storedTiles reads tiles from the store's rows: full tiles as they are, partial
 // ones computed from what is beneath. It is a tlog.TileReader, so its answers
@@ -94,10 +101,10 @@ func (s *storedTiles) tile(t tlog.Tile) ([]byte, error) {
 	switch {
 	case err != nil:
 		return nil, err
-	case data != nil:
+	case len(data) >= t.W*tlog.HashSize:
 		return data[:t.W*tlog.HashSize], nil
 	case t.W == tileWidth:
-		return nil, fmt.Errorf("%w: %s is missing from the store", key.ErrIntegrity, tilePath(t))
+		return nil, fmt.Errorf("%w: %s is missing from the store, or truncated", key.ErrIntegrity, tilePath(t))
 	case t.L == 0:
 		return s.leaves(t)
 	}
@@ -112,7 +119,9 @@ func (s *storedTiles) tile(t tlog.Tile) ([]byte, error) {
 	return data, nil
 }
 
-// row reads a full tile's row, nil if there is none.
+// row reads a tile's row, nil if there is none. The last tile of level 0 has a
+// row as of the last checkpoint, so that verification knows the hash of each
+// recent entry as well.
 func (s *storedTiles) row(level int, n int64) (data []byte, err error) {
 	err = s.q.QueryRow("SELECT data FROM log_tile WHERE level = $1 AND idx = $2", level, n).Scan(&data)
 	if errors.Is(err, sql.ErrNoRows) {
@@ -121,8 +130,8 @@ func (s *storedTiles) row(level int, n int64) (data []byte, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading tile %d of level %d: %w", n, level, err)
 	}
-	if len(data) != tileBytes {
-		return nil, fmt.Errorf("%w: tile %d of level %d has %d bytes in the store, want %d", key.ErrIntegrity, n, level, len(data), tileBytes)
+	if len(data)%tlog.HashSize != 0 || len(data) > tileBytes {
+		return nil, fmt.Errorf("%w: tile %d of level %d has %d bytes in the store", key.ErrIntegrity, n, level, len(data))
 	}
 	return data, nil
 }
@@ -214,11 +223,11 @@ func treeOf(tiles *storedTiles, size int64) (*tree, error) {
 }
 
 // loadTree is treeOf the stored log, checked against the edge its head row holds.
-func loadTree(q querier, size int64, edge []byte) (*tree, error) {
-	if _, err := decodeEdge(size, edge); err != nil {
+func loadTree(tiles *storedTiles, size int64, edge []byte) (*tree, error) {
+	if err := checkEdge(size, edge); err != nil {
 		return nil, err
 	}
-	t, err := treeOf(&storedTiles{q: q}, size)
+	t, err := treeOf(tiles, size)
 	if err != nil {
 		return nil, err
 	}

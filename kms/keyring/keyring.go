@@ -181,6 +181,13 @@ func (s *Set) Environments() []string {
 	return slices.Sorted(maps.Keys(*s.rings.Load()))
 }
 
+// Check returns key.ErrNotFound, saying which environments there are, when name
+// has no keyring.
+func (s *Set) Check(ctx context.Context, name string) error {
+	_, err := s.ring(ctx, name, 0)
+	return err
+}
+
 // Close wipes every key from memory. What is sealed or checked after it fails.
 func (s *Set) Close() {
 	s.mu.Lock()

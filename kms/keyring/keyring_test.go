@@ -135,6 +135,12 @@ func TestSealedValueOpensAtItsPlaceOnly(t *testing.T) {
 	if _, _, err := s.Seal(t.Context(), place, make([]byte, envelope.MaxPlaintext+1)); !errors.Is(err, key.ErrInvalid) {
 		t.Errorf("a value too large: %v, want ErrInvalid", err)
 	}
+	if err := s.Check(t.Context(), "dev"); err != nil {
+		t.Errorf("an environment that is there: %v", err)
+	}
+	if err := s.Check(t.Context(), "nowhere"); !errors.Is(err, key.ErrNotFound) {
+		t.Errorf("an unknown environment: %v, want ErrNotFound", err)
+	}
 	_, _, err = s.Seal(t.Context(), Place{"nowhere", KeyMaterial, place.ID, 1}, nil)
 	if !errors.Is(err, key.ErrNotFound) || !strings.Contains(err.Error(), "dev, ops, prod") {
 		t.Errorf("an unknown environment: %v", err)
