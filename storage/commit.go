@@ -2,6 +2,7 @@ package storage
 
 import (
 	"fmt"
+	"runtime"
 	"slices"
 	"time"
 
@@ -56,6 +57,9 @@ func (db *DB) run() {
 		db.putBack(batch[n:])
 		clear(batch)
 		db.spare = batch[:0]
+		// The callers just woken have their next changes ready in microseconds. Letting
+		// them run first costs an idle store nothing, and a busy one pays half the syncs.
+		runtime.Gosched()
 	}
 }
 

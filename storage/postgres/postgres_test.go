@@ -110,3 +110,5 @@ func TestNobodyThere(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+func BenchmarkCommit(b *testing.B) { storagetest.Bench(b, place) }

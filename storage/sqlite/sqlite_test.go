@@ -162,3 +162,5 @@ func TestNoStoreThere(t *testing.T) {
 		}
 	}
 }
+
+func BenchmarkCommit(b *testing.B) { storagetest.Bench(b, place) }
