@@ -359,7 +359,6 @@ func TestDiskFull(t *testing.T) {
 		})
 	}
 	if !errors.Is(full, storage.ErrFull) {
-		// TOAST lives in the default tablespace of the table, so this must have filled it.
 		t.Fatalf("got %v", full)
 	}
 	entries := len(storagetest.CheckLog(t, db))
