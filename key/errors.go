@@ -30,6 +30,8 @@ var (
 	ErrInvalidCiphertext = errors.New("invalid ciphertext")
 	// ErrDisabled: the key, principal or issuer exists and is switched off.
 	ErrDisabled = errors.New("disabled")
+	// ErrUnauthenticated: nobody, or nobody known, is asking.
+	ErrUnauthenticated = errors.New("not authenticated")
 	// ErrDenied: the door refused.
 	ErrDenied = errors.New("denied")
 	// ErrNeedsApproval: the door wants approvals first.
