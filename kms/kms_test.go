@@ -26,8 +26,7 @@ const orders = "dev/payments/orders"
 var tenant = map[string]string{"tenant": "42"}
 
 func TestWrappedKeyLife(t *testing.T) {
-	onEachDevice(t, func(t *testing.T, device key.Device) {
-		h := newHouse(t, device)
+	onEachGround(t, func(t *testing.T, h *house) {
 		k := h.key(kms.NewKey{Name: orders, Owner: "team payments", Classification: "restricted"})
 		if k.Tier != key.TierWrapped || k.Algorithm != key.AES256 || k.State != kms.Enabled || k.CurrentVersion != 1 || k.CreatedBy != h.Admin.SPIFFEID || k.ID.IsZero() || time.Since(k.CreatedAt) > time.Minute {
 			t.Errorf("created %+v", k)
@@ -72,8 +71,7 @@ func TestWrappedKeyLife(t *testing.T) {
 }
 
 func TestDataKeys(t *testing.T) {
-	onEachDevice(t, func(t *testing.T, device key.Device) {
-		h := newHouse(t, device)
+	onEachGround(t, func(t *testing.T, h *house) {
 		h.key(kms.NewKey{Name: orders})
 		with, err := h.dataKey(orders, tenant, true)
 		if err != nil || len(with.Plaintext) != 32 || bytes.Equal(with.Plaintext, make([]byte, 32)) {
@@ -98,8 +96,7 @@ func TestDataKeys(t *testing.T) {
 }
 
 func TestDeviceKeyLife(t *testing.T) {
-	onEachDevice(t, func(t *testing.T, device key.Device) {
-		h := newHouse(t, device)
+	onEachGround(t, func(t *testing.T, h *house) {
 		const name = "dev/payments/receipts"
 		k := h.key(kms.NewKey{Name: name, Tier: key.TierDevice})
 		if k.Tier != key.TierDevice || k.Algorithm != key.ECDSAP256 {
@@ -160,8 +157,7 @@ func TestDeviceKeyLife(t *testing.T) {
 }
 
 func TestDisabledAtOnce(t *testing.T) {
-	onEachDevice(t, func(t *testing.T, device key.Device) {
-		h := newHouse(t, device)
+	onEachGround(t, func(t *testing.T, h *house) {
 		const name = "dev/payments/receipts"
 		h.key(kms.NewKey{Name: orders})
 		h.key(kms.NewKey{Name: name, Tier: key.TierDevice})
@@ -170,7 +166,7 @@ func TestDisabledAtOnce(t *testing.T) {
 		digest := make([]byte, 32)
 		_, err = h.sign(name, digest)
 		must(t, err)
-		second := h.service(device)
+		second := h.service(h.device)
 		_, err = h.decryptWith(second, sealed.Text, nil)
 		must(t, err)
 
@@ -237,8 +233,7 @@ func TestDisabledWhileInFlight(t *testing.T) {
 }
 
 func TestCreateRefuses(t *testing.T) {
-	onEachDevice(t, func(t *testing.T, device key.Device) {
-		h := newHouse(t, device)
+	onEachGround(t, func(t *testing.T, h *house) {
 		h.key(kms.NewKey{Name: orders})
 		h.key(kms.NewKey{Name: "dev/payments/receipts", Tier: key.TierDevice})
 		for what, c := range map[string]struct {
