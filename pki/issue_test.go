@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"math/big"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -61,6 +62,12 @@ func TestEveryShape(t *testing.T) {
 	for name, o := range orders(t) {
 		c := h.issue(t, o)
 		if err := z.Certificate(c.Raw); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if parsed, err := x509.ParseCertificate(c.Raw); err != nil || !reflect.DeepEqual(parsed, c) {
+			t.Errorf("%s: what Sign returns is not what its bytes say: %v", name, err)
+		}
+		if err := c.CheckSignatureFrom(h.issuer.Certificate()); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 		for _, usage := range o.Profile.Usages {
