@@ -16,7 +16,7 @@ import (
 )
 
 var sentinels = []error{
-	api.ErrUnavailable, api.ErrBusy, api.ErrIntegrity, api.ErrAuth, api.ErrLockedOut, api.ErrNotFound, api.ErrExists,
+	api.ErrUnavailable, api.ErrBusy, api.ErrFull, api.ErrIntegrity, api.ErrAuth, api.ErrLockedOut, api.ErrNotFound, api.ErrExists,
 	api.ErrUnsupported, api.ErrInvalid, api.ErrInvalidCiphertext, api.ErrDisabled, api.ErrDenied, api.ErrNeedsApproval,
 	api.ErrConflict, api.ErrUnauthenticated, api.ErrTooLarge, api.ErrMedia, api.ErrMethod, api.ErrRate, api.ErrInternal,
 }
@@ -81,7 +81,7 @@ func TestForeignProblems(t *testing.T) {
 }
 
 func TestRetryable(t *testing.T) {
-	retryable := []error{api.ErrUnavailable, api.ErrBusy, api.ErrRate}
+	retryable := []error{api.ErrUnavailable, api.ErrBusy, api.ErrFull, api.ErrRate}
 	for _, sentinel := range sentinels {
 		p := api.FromError(sentinel)
 		if got, want := p.Retryable(), slices.Contains(retryable, sentinel); got != want {

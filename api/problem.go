@@ -18,6 +18,7 @@ import (
 var (
 	ErrUnavailable       = key.ErrUnavailable
 	ErrBusy              = key.ErrBusy
+	ErrFull              = key.ErrFull
 	ErrIntegrity         = key.ErrIntegrity
 	ErrAuth              = key.ErrAuth
 	ErrLockedOut         = key.ErrLockedOut
@@ -30,9 +31,8 @@ var (
 	ErrDenied            = key.ErrDenied
 	ErrNeedsApproval     = key.ErrNeedsApproval
 	ErrConflict          = key.ErrConflict
+	ErrUnauthenticated   = key.ErrUnauthenticated
 
-	// ErrUnauthenticated: no registered principal stands behind the request.
-	ErrUnauthenticated = key.ErrUnauthenticated
 	// ErrTooLarge: the body is over the route's limit.
 	ErrTooLarge = errors.New("request too large")
 	// ErrMedia: the body is not application/json.
@@ -92,6 +92,7 @@ var kinds = []kind{
 	{ErrUnsupported, "unsupported", http.StatusUnprocessableEntity, "Unsupported", ""},
 	{ErrInvalid, "invalid", http.StatusBadRequest, "Invalid request", ""},
 	{ErrBusy, "busy", http.StatusServiceUnavailable, "Busy", "the device or the store has more to do than it can queue: retry later"},
+	{ErrFull, "disk_full", http.StatusServiceUnavailable, "Disk full", "the service's disk is full, nothing was written: an operator must free space; then retry"},
 	{ErrLockedOut, "locked_out", http.StatusServiceUnavailable, "Device locked out", "the device refuses every PIN: an operator must unlock it"},
 	{ErrAuth, "device_auth", http.StatusServiceUnavailable, "Device refused the PIN", "the device refused the service's PIN: an operator must correct it; it is never retried"},
 	{ErrUnavailable, "unavailable", http.StatusServiceUnavailable, "Unavailable", "the device or the store cannot be reached now: retry later"},
@@ -196,6 +197,6 @@ func (p *Problem) Unwrap() error {
 // Retryable reports whether the same request may succeed later without anybody
 // doing anything: unavailable, busy, too many requests.
 func (p *Problem) Retryable() bool {
-	return p.Code == "unavailable" || p.Code == "busy" || p.Code == "too_many_requests" ||
+	return p.Code == "unavailable" || p.Code == "busy" || p.Code == "disk_full" || p.Code == "too_many_requests" ||
 		p.Code == "" && (p.Status == http.StatusServiceUnavailable || p.Status == http.StatusTooManyRequests)
 }

@@ -98,6 +98,7 @@ func failureClass(err error) string {
 		{key.ErrIntegrity, "integrity"},
 		{key.ErrAuth, "device-auth"},
 		{key.ErrLockedOut, "device-locked-out"},
+		{key.ErrFull, "disk-full"},
 		{key.ErrBusy, "busy"},
 		{key.ErrUnavailable, "unavailable"},
 		{ErrGrant, "grant"},

@@ -12,6 +12,8 @@ var (
 	ErrUnavailable = errors.New("unavailable")
 	// ErrBusy: the queue's deadline passed before a session was free; retry later.
 	ErrBusy = fmt.Errorf("%w: busy", ErrUnavailable)
+	// ErrFull: the store's disk is full; nothing of the change was written.
+	ErrFull = fmt.Errorf("%w: the store's disk is full", ErrUnavailable)
 	// ErrIntegrity: a product of the device or a row of the store failed its check; do not retry, investigate.
 	ErrIntegrity = errors.New("integrity check failed")
 	// ErrAuth: the PIN or authorisation value was refused. Never retried: tokens lock.

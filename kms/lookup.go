@@ -171,29 +171,40 @@ func (s *Service) open(ctx context.Context, r *record, number int64) (*version, 
 	if number < 1 || number > r.CurrentVersion {
 		return nil, fmt.Errorf("version %d of key %s: %w: its current version is %d", number, r.object.Name, key.ErrNotFound, r.CurrentVersion)
 	}
-	epoch, k := s.db.Epoch(), versionKey{r.ID, number}
-	known, ok := s.versions.get(k)
-	if !ok || known.epoch != epoch {
-		generation := s.versions.begin()
-		var err error
-		known, err = share(ctx, s, "version "+r.object.ID+" "+strconv.FormatInt(number, 10)+moment(epoch, generation), func(ctx context.Context) (*version, error) {
-			v, err := s.load(ctx, r, number, epoch, known)
-			if err == nil {
-				s.versions.put(k, v, generation, v.envelope != nil && known != nil && v.envelope == known.envelope)
-			}
-			return v, err
-		})
-		if err != nil {
-			return nil, err
-		}
+	v, err := s.opened(ctx, r, number)
+	if err != nil {
+		return nil, err
 	}
-	switch known.state {
+	switch v.state {
 	case VersionEnabled:
-		return known, nil
+		return v, nil
 	case VersionRetired:
 		return nil, fmt.Errorf("version %d of key %s is %w: it was retired", number, r.object.Name, key.ErrDisabled)
 	}
-	return nil, fmt.Errorf("version %d of key %s: %w: its state is %s", number, r.object.Name, key.ErrNotFound, known.state)
+	return nil, fmt.Errorf("version %d of key %s: %w: its state is %s", number, r.object.Name, key.ErrNotFound, v.state)
+}
+
+// opened returns a version as it is under the newest epoch.
+func (s *Service) opened(ctx context.Context, r *record, number int64) (*version, error) {
+	epoch, k := s.db.Epoch(), versionKey{r.ID, number}
+	known, ok := s.versions.get(k)
+	if ok && known.epoch == epoch {
+		return known, nil
+	}
+	return s.openShared(ctx, r, k, epoch, known)
+}
+
+func (s *Service) openShared(ctx context.Context, r *record, k versionKey, epoch int64, known *version) (*version, error) {
+	generation := s.versions.begin()
+	what := "version " + r.object.ID + " " + strconv.FormatInt(k.number, 10) + moment(epoch, generation)
+	return share(ctx, s, what, func(ctx context.Context) (*version, error) {
+		v, err := s.load(ctx, r, k.number, epoch, known)
+		if err == nil {
+			// Checking a key again does not prolong its life in memory.
+			s.versions.put(k, v, generation, v.envelope != nil && known != nil && v.envelope == known.envelope)
+		}
+		return v, err
+	})
 }
 
 // load reads a version and opens it. If the row is still the one that known was

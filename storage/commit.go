@@ -2,6 +2,7 @@ package storage
 
 import (
 	"fmt"
+	"runtime"
 	"slices"
 	"time"
 
@@ -56,6 +57,9 @@ func (db *DB) run() {
 		db.putBack(batch[n:])
 		clear(batch)
 		db.spare = batch[:0]
+		// The callers just woken have their next changes ready in microseconds. Letting
+		// them run first costs an idle store nothing, and a busy one pays half the syncs.
+		runtime.Gosched()
 	}
 }
 
@@ -168,7 +172,7 @@ func (db *DB) commitBatch(reqs []*request) int {
 				lost = answers(reqs)
 				began = time.Time{}
 				run = 0
-			case failure.fault == FaultIO:
+			case !db.engine.Remote && failure.fault == FaultIO:
 				failure.unknown = db.bury() != nil
 			}
 		}
@@ -178,7 +182,7 @@ func (db *DB) commitBatch(reqs []*request) int {
 		if db.again(failure, lost != nil, run, began) {
 			continue
 		}
-		err := failure.fault.wrap(failure.err)
+		err := failure.fault.Wrap(failure.err)
 		if lost != nil || failure.unknown {
 			err = fmt.Errorf("%w: %w", ErrOutcomeUnknown, failure.err)
 		}

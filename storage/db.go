@@ -36,6 +36,8 @@ type DB struct {
 	wake chan struct{} // one slot: work arrived for a sleeping committer
 	done chan struct{} // closed when the committer has ended
 
+	requests sync.Pool // of *request: a channel per change would be half of its allocations
+
 	closeOnce sync.Once
 	closeErr  error
 
@@ -80,6 +82,13 @@ func (db *DB) SetQueueLimit(n int) {
 	db.limit = max(n, 1)
 }
 
+// Waiting returns how many changes wait for a batch.
+func (db *DB) Waiting() int {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	return len(db.queue)
+}
+
 // Commit makes change and its entries durable in one transaction, which it
 // shares with the changes of other callers. It returns the log index of the
 // change's first entry, -1 if it has none.
@@ -93,7 +102,7 @@ func (db *DB) Commit(ctx context.Context, change Change) (int64, error) {
 	if err := db.admit(ctx, change); err != nil {
 		return -1, err
 	}
-	r := newRequest(change)
+	r := db.newRequest(change)
 	db.mu.Lock()
 	switch {
 	case db.closing:
@@ -122,8 +131,8 @@ func (db *DB) Update(ctx context.Context, apply func(*Tx) error) error {
 
 // admit refuses what no batch could commit, so that it cannot fail the batch of others.
 func (db *DB) admit(ctx context.Context, change Change) error {
-	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("waiting for the store: %w", err)
+	if ctx.Err() != nil {
+		return fmt.Errorf("waiting for the store: %w", context.Cause(ctx))
 	}
 	if len(change.Entries) > 0 && db.log.Load() == nil {
 		return errNoLog
@@ -139,18 +148,18 @@ func (db *DB) admit(ctx context.Context, change Change) error {
 func (db *DB) await(ctx context.Context, r *request) (int64, error) {
 	if ctx.Done() == nil {
 		<-r.done
-		return r.take()
+		return db.take(r)
 	}
 	select {
 	case <-r.done:
-		return r.take()
+		return db.take(r)
 	case <-ctx.Done():
 	}
 	if db.withdraw(r) {
 		return -1, fmt.Errorf("waiting for the store: %w", context.Cause(ctx))
 	}
 	<-r.done
-	return r.take()
+	return db.take(r)
 }
 
 // withdraw takes r out of the queue, unless a batch has it already.
@@ -196,7 +205,7 @@ func (db *DB) readError(err error) error {
 	if err == nil || errors.Is(err, sql.ErrNoRows) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
-	return db.engine.Fault(err).wrap(err)
+	return db.engine.Fault(err).Wrap(err)
 }
 
 // Check is the readiness test: it reads from the store and, when the last batch
@@ -211,7 +220,7 @@ func (db *DB) Check(ctx context.Context) error {
 	}
 	// A store that is not ready gets no requests, so nobody but this probe can find out that it recovered.
 	err := db.Update(ctx, func(tx *Tx) error {
-		_, err := tx.Exec("UPDATE log_head SET batch = batch WHERE id = 1")
+		_, err := tx.Exec(touchHead, newBatchID()) // a new value: SQLite does not write a page that stays the same
 		return err
 	})
 	if err != nil {
@@ -247,20 +256,20 @@ type request struct {
 	stale  bool          // the committer's note while a batch runs
 }
 
-// requests are reused: a channel per change would be half of its allocations.
-var requests = sync.Pool{New: func() any { return &request{done: make(chan struct{}, 1)} }}
-
-func newRequest(change Change) *request {
-	r := requests.Get().(*request)
+func (db *DB) newRequest(change Change) *request {
+	r, ok := db.requests.Get().(*request)
+	if !ok {
+		r = &request{done: make(chan struct{}, 1)}
+	}
 	r.change, r.index, r.err, r.stale = change, -1, nil, false
 	return r
 }
 
 // take reads the answer and gives the request back to the pool.
-func (r *request) take() (int64, error) {
+func (db *DB) take(r *request) (int64, error) {
 	index, err := r.index, r.err
 	r.change, r.err = Change{}, nil
-	requests.Put(r)
+	db.requests.Put(r)
 	if err != nil {
 		return -1, err
 	}

@@ -64,8 +64,8 @@ const (
 	FaultCorrupt              // the file or an index is damaged
 )
 
-// wrap gives err the kind that callers look for with errors.Is.
-func (f Fault) wrap(err error) error {
+// Wrap gives err the kind that callers look for with errors.Is.
+func (f Fault) Wrap(err error) error {
 	switch f {
 	case FaultRetry:
 		return fmt.Errorf("%w: the store is contended: %w", key.ErrBusy, err)

@@ -8,7 +8,6 @@ package storage
 
 import (
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/sealwright/sealwright/key"
@@ -18,7 +17,7 @@ var (
 	// ErrStaleEpoch: access was narrowed after the caller decided. Decide again, then submit again.
 	ErrStaleEpoch = errors.New("authorization epoch moved on")
 	// ErrFull: the disk is full. Nothing of the batch was written.
-	ErrFull = fmt.Errorf("%w: the store's disk is full: free space and retry", key.ErrUnavailable)
+	ErrFull = key.ErrFull
 	// ErrNewerSchema: a newer Sealwright wrote this store.
 	ErrNewerSchema = errors.New("the store was written by a newer version of Sealwright: upgrade this binary")
 )

@@ -223,6 +223,9 @@ func TestNothingPrintsASecret(t *testing.T) {
 	if text, _ := json.Marshal(s); string(text) != `"[redacted]"` {
 		t.Errorf("JSON of a secret: %s", text)
 	}
+	if text, err := s.MarshalText(); string(text) != redacted || err != nil {
+		t.Errorf("text of a secret: %s, %v", text, err)
+	}
 	if text, _ := json.Marshal(map[string]any{"b": b}); string(text) != `{"b":"[redacted]"}` {
 		t.Errorf("JSON of a buffer: %s", text)
 	}

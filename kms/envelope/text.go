@@ -15,7 +15,17 @@ var strict = base64.RawURLEncoding.Strict()
 
 // Text returns the text form: "sw1:" and unpadded base64url.
 func Text(ciphertext []byte) string {
-	return prefix + strict.EncodeToString(ciphertext)
+	var text strings.Builder
+	text.Grow(len(prefix) + strict.EncodedLen(len(ciphertext)))
+	text.WriteString(prefix)
+	var piece [256]byte // encoded 192 bytes at a time, so that the text is the only allocation
+	for len(ciphertext) > 0 {
+		n := min(len(ciphertext), 192)
+		strict.Encode(piece[:], ciphertext[:n])
+		text.Write(piece[:strict.EncodedLen(n)])
+		ciphertext = ciphertext[n:]
+	}
+	return text.String()
 }
 
 // ParseText reads the form of Text and nothing else: no padding, no line

@@ -41,7 +41,7 @@ func TestVectors(t *testing.T) {
 // TestAccumulatedVectors is the accumulated randomized test of the specification.
 func TestAccumulatedVectors(t *testing.T) {
 	rounds := map[int]string{10_000: "e6b9edf2df6cec60c8cbd864e2211b597fb69a529160cd040d56c0c210081939"}
-	if !testing.Short() && !fips140.Enabled() {
+	if !testing.Short() && !raceDetector && !fips140.Enabled() {
 		rounds[1_000_000] = "2163ae1445985a30b60585ee67daa55674df06901b890593e824b8a7c885ab15"
 	}
 	random, digest := sha3.NewSHAKE128(), sha3.NewSHAKE128()

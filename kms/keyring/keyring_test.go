@@ -152,15 +152,15 @@ func TestTamperedRows(t *testing.T) {
 		query string
 		want  error
 	}{
-		"a byte of the device slot":  {`UPDATE keyring_slot SET wrapped = CAST(X'00' || wrapped AS BLOB) WHERE environment = 'dev' AND kind = 'device'`, key.ErrInvalidCiphertext},
+		"the device slot's blob":     {`UPDATE keyring_slot SET wrapped = (SELECT mac FROM keyring WHERE environment = 'ops') WHERE environment = 'dev' AND kind = 'device'`, key.ErrInvalidCiphertext},
 		"another keyring's slot":     {`UPDATE keyring_slot SET wrapped = (SELECT wrapped FROM keyring_slot WHERE environment = 'ops' AND kind = 'device') WHERE environment = 'dev' AND kind = 'device'`, key.ErrInvalidCiphertext},
-		"the version":                {`UPDATE keyring SET version = 2 WHERE environment = 'dev'; `, key.ErrNotFound},
+		"the version":                {`UPDATE keyring SET version = 2 WHERE environment = 'dev'`, key.ErrNotFound},
 		"version of row and slots":   {`UPDATE keyring_slot SET version = 1 + version WHERE environment = 'dev'`, key.ErrNotFound},
 		"the state":                  {`UPDATE keyring SET state = 'retired' WHERE environment = 'dev'`, key.ErrIntegrity},
 		"the creation time":          {`UPDATE keyring SET created_at = 1 WHERE environment = 'dev'`, key.ErrIntegrity},
 		"the MAC":                    {`UPDATE keyring SET mac = (SELECT mac FROM keyring WHERE environment = 'ops') WHERE environment = 'dev'`, key.ErrIntegrity},
-		"no MAC":                     {`UPDATE keyring SET mac = X'' WHERE environment = 'dev'`, key.ErrIntegrity},
-		"the recovery slot's blob":   {`UPDATE keyring_slot SET wrapped = CAST(X'00' || wrapped AS BLOB) WHERE environment = 'dev' AND kind = 'recovery'`, key.ErrIntegrity},
+		"no MAC":                     {`UPDATE keyring SET mac = '' WHERE environment = 'dev'`, key.ErrIntegrity},
+		"the recovery slot's blob":   {`UPDATE keyring_slot SET wrapped = (SELECT mac FROM keyring WHERE environment = 'ops') WHERE environment = 'dev' AND kind = 'recovery'`, key.ErrIntegrity},
 		"the recovery recipient":     {`UPDATE keyring_slot SET recipient = 'mine' WHERE environment = 'dev' AND kind = 'recovery'`, key.ErrIntegrity},
 		"no recovery slot":           {`DELETE FROM keyring_slot WHERE environment = 'dev' AND kind = 'recovery'`, key.ErrIntegrity},
 		"no device slot":             {`DELETE FROM keyring_slot WHERE environment = 'dev' AND kind = 'device'`, key.ErrNotFound},
@@ -173,7 +173,7 @@ func TestTamperedRows(t *testing.T) {
 			recovery := newRecovery(t)
 			create(t, config, []Recipient{recovery.Recipient()}, "dev").Close()
 			open(t, config).Close()
-			tamper(t, config.DB, strings.TrimSuffix(c.query, "; "))
+			tamper(t, config.DB, c.query)
 			s, err := Open(t.Context(), config)
 			if !errors.Is(err, c.want) {
 				t.Errorf("%v, want %v", err, c.want)

@@ -21,7 +21,7 @@ func TestRecover(t *testing.T) {
 			s.Close()
 
 			// The device is gone, and somebody has spoilt its slot as well.
-			tamper(t, c.DB, `UPDATE keyring_slot SET wrapped = X'00' WHERE kind = 'device'`)
+			tamper(t, c.DB, `UPDATE keyring_slot SET wrapped = '' WHERE kind = 'device'`)
 			lost := c
 			lost.Device, lost.Root = newDevice(t)
 			recovered, err := Recover(t.Context(), lost, recovery, c.DB.Update)

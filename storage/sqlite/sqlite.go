@@ -49,7 +49,11 @@ func Open(ctx context.Context, path string) (*storage.DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the store %s: %w", path, err)
 	}
-	if err := update(ctx, path); err != nil {
+	err = recognise(ctx, path)
+	if err == nil {
+		err = update(ctx, path)
+	}
+	if err != nil {
 		lock.release()
 		return nil, fmt.Errorf("opening the store %s: %w", path, err)
 	}
@@ -84,6 +88,23 @@ func lay(ctx context.Context, path string) error {
 		return err
 	}
 	return syncDir(filepath.Dir(path))
+}
+
+// recognise refuses a file that is no store before anything can write to it.
+func recognise(ctx context.Context, path string) error {
+	pool, err := sql.Open("sqlite3", address(path))
+	if err != nil {
+		return err
+	}
+	var tables int
+	err = pool.QueryRowContext(ctx, "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'log_head'").Scan(&tables)
+	if err := errors.Join(err, pool.Close()); err != nil {
+		return fault(err).Wrap(err)
+	}
+	if tables == 0 {
+		return fmt.Errorf("%w: this file is no store: check the path, or make a store elsewhere with sealwrightd init", key.ErrNotFound)
+	}
+	return nil
 }
 
 // update migrates on a pool of its own, whose last Close folds the write-ahead
@@ -137,10 +158,13 @@ const (
 	reading = "&_query_only=1"
 )
 
-// dsn names the file with its pragmas, so that every connection of a pool has
-// them. The file is never created here: mode=rw.
+// dsn names the file with its pragmas, so that every connection of a pool has them.
 func dsn(path, how string) string {
+	return address(path) + "&_journal_mode=WAL&_synchronous=FULL&_foreign_keys=1&_stmt_cache_size=64" + how
+}
+
+// address names a file that must exist: mode=rw creates none.
+func address(path string) string {
 	// SQLite decodes percent signs, and the driver cuts at the first question mark.
-	escaped := strings.ReplaceAll(url.PathEscape(path), "%2F", "/")
-	return "file:" + escaped + "?mode=rw&_journal_mode=WAL&_synchronous=FULL&_foreign_keys=1&_busy_timeout=5000&_stmt_cache_size=64" + how
+	return "file:" + strings.ReplaceAll(url.PathEscape(path), "%2F", "/") + "?mode=rw&_busy_timeout=5000"
 }

@@ -1,0 +1,245 @@
+package main
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sealwright/sealwright/guard"
+	"github.com/sealwright/sealwright/internal/cli"
+	"github.com/sealwright/sealwright/kms/keyring"
+	"github.com/sealwright/sealwright/pki"
+	"github.com/sealwright/sealwright/pki/ca"
+	"github.com/sealwright/sealwright/server"
+)
+
+// serverLifetime is how long the service's own certificate lives; a new one is
+// made at two thirds, and its key dies with the process.
+const serverLifetime = 24 * time.Hour
+
+// serveConfig is 'sealwrightd serve'.
+func serveConfig(ctx context.Context, c Config, problems io.Writer) error {
+	logger := newLogger(c, problems)
+	h, err := openHouse(ctx, c, logger)
+	if err != nil {
+		return err
+	}
+	err = h.serve(ctx, logger, func(address string) { logger.Info("serving", "address", address, "store", h.store.id.String()) })
+	return errors.Join(err, h.close())
+}
+
+func newLogger(c Config, out io.Writer) *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(c.LogLevel)) // checked with the configuration
+	options := &slog.HandlerOptions{Level: level}
+	if f, ok := out.(*os.File); ok && cli.IsTerminal(f) {
+		return slog.New(slog.NewTextHandler(out, options))
+	}
+	return slog.New(slog.NewJSONHandler(out, options))
+}
+
+// serve listens until ctx ends, then lets requests in flight finish. ready is
+// called with the API's address once it answers.
+func (h *house) serve(ctx context.Context, logger *slog.Logger, ready func(address string)) error {
+	s, err := h.server(ctx, logger)
+	if err != nil {
+		return err
+	}
+	own := &ownCertificate{house: h}
+	if err := own.renew(ctx); err != nil {
+		return fmt.Errorf("making the service's own certificate: %w", err)
+	}
+	api, err := s.HTTP(own.get)
+	if err != nil {
+		return err
+	}
+	public, err := s.PublicHTTP()
+	if err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	listener, err := net.Listen("tcp", h.config.Listen)
+	if err != nil {
+		return fmt.Errorf("listening: %w", err)
+	}
+	serve := func(server *http.Server, run func() error) {
+		group.Go(func() error {
+			if err := run(); !errors.Is(err, http.ErrServerClosed) {
+				return fmt.Errorf("serving: %w", err)
+			}
+			return nil
+		})
+		group.Go(func() error {
+			<-ctx.Done()
+			grace, cancel := context.WithTimeout(context.Background(), h.config.ShutdownGrace)
+			defer cancel()
+			if err := server.Shutdown(grace); err != nil {
+				_ = server.Close()
+				return fmt.Errorf("some requests did not finish within %s: %w", h.config.ShutdownGrace, err)
+			}
+			return nil
+		})
+	}
+	listeners, err := h.publicListeners()
+	if err != nil {
+		_ = listener.Close()
+		return err
+	}
+	for _, l := range listeners {
+		serve(public, func() error { return public.Serve(l) })
+	}
+	serve(api, func() error { return api.ServeTLS(listener, "", "") })
+	group.Go(func() error { own.run(ctx, logger); return nil })
+	notify("READY=1\nSTATUS=serving on " + listener.Addr().String())
+	ready(listener.Addr().String())
+	group.Go(func() error { <-ctx.Done(); notify("STOPPING=1"); return nil })
+	return group.Wait()
+}
+
+// publicListeners are the plain HTTP ones, for CRLs and for metrics.
+func (h *house) publicListeners() (listeners []net.Listener, err error) {
+	addresses := []string{h.config.CRLListen, h.config.MetricsListen}
+	if h.config.crl != nil {
+		listeners, addresses[0] = append(listeners, h.config.crl), ""
+	}
+	for _, address := range addresses {
+		if address == "" {
+			continue
+		}
+		l, err := net.Listen("tcp", address)
+		if err != nil {
+			for _, open := range listeners {
+				_ = open.Close()
+			}
+			return nil, fmt.Errorf("listening: %w", err)
+		}
+		listeners = append(listeners, l)
+	}
+	return listeners, nil
+}
+
+func (h *house) server(ctx context.Context, logger *slog.Logger) (*server.Server, error) {
+	trusted, _, err := h.ca.Trust(ctx)
+	if err != nil {
+		return nil, err
+	}
+	roots := x509.NewCertPool()
+	for _, r := range trusted {
+		roots.AddCert(r)
+	}
+	return server.New(server.Config{
+		Door: h.door, Keys: h.keys, CA: h.ca, Log: h.log, DB: h.db,
+		Store:   server.Store{ID: h.store.id.String(), Mode: h.store.mode, Domain: h.store.domain, OnlineRoot: h.store.onlineRoot, Environments: h.rings.Environments()},
+		Devices: []server.Device{{Name: "main", Kind: deviceKind(h.config.Device), Device: h.device}},
+		Roots:   roots, Version: version, Logger: logger,
+	})
+}
+
+// ownCertificate is the service's TLS certificate. Its key lives in memory only.
+type ownCertificate struct {
+	house   *house
+	current atomic.Pointer[tls.Certificate]
+	renewal sync.Mutex
+}
+
+func (o *ownCertificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	return o.current.Load(), nil
+}
+
+func (o *ownCertificate) renew(ctx context.Context) error {
+	o.renewal.Lock()
+	defer o.renewal.Unlock()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, private)
+	if err != nil {
+		return err
+	}
+	order := ca.Order{
+		CSR: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: csr}), Profile: "server", Environment: keyring.Ops, TTL: serverLifetime,
+	}
+	for _, name := range o.house.config.Names {
+		if ip, err := netip.ParseAddr(name); err == nil {
+			order.IPs = append(order.IPs, ip)
+		} else {
+			order.DNS = append(order.DNS, name)
+		}
+	}
+	issued, err := o.house.issue(ctx, "the service's own TLS certificate", order)
+	if err != nil {
+		return err
+	}
+	pair := &tls.Certificate{PrivateKey: private, Certificate: [][]byte{issued.Leaf.Raw}, Leaf: issued.Leaf}
+	chain, err := pki.ParseBundle(issued.Chain)
+	if err != nil {
+		return err
+	}
+	for _, c := range chain {
+		pair.Certificate = append(pair.Certificate, c.Raw)
+	}
+	o.current.Store(pair)
+	return nil
+}
+
+// run renews at two thirds of the life, and tries again each minute while that fails.
+func (o *ownCertificate) run(ctx context.Context, logger *slog.Logger) {
+	for wait := serverLifetime * 2 / 3; ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+		wait = serverLifetime * 2 / 3
+		if err := o.renew(ctx); err != nil {
+			logger.Error("renewing the service's own certificate", "error", err)
+			wait = time.Minute
+		}
+	}
+}
+
+// issue has a certificate issued for the service itself, or for whoever the
+// operator of the host names; no network peer can ask for it.
+func (h *house) issue(ctx context.Context, why string, order ca.Order) (issued *ca.Issued, err error) {
+	acts, err := h.ca.Acts(order)
+	if err != nil {
+		return nil, err
+	}
+	_, err = h.door.System(ctx, why, acts, func(ctx context.Context, g guard.Grant) (err error) {
+		issued, err = h.ca.Issue(ctx, g, order)
+		return err
+	})
+	return issued, err
+}
+
+// notify tells systemd how it stands with us (sd_notify(3)); without systemd, nobody.
+func notify(state string) {
+	path := os.Getenv("NOTIFY_SOCKET")
+	if path == "" {
+		return
+	}
+	conn, err := net.Dial("unixgram", path)
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	_, _ = conn.Write([]byte(state))
+}
