@@ -16,17 +16,25 @@ import (
 	"github.com/sealwright/sealwright/policy"
 	"github.com/sealwright/sealwright/softhsm-test"
 	"github.com/sealwright/sealwright/storage"
+	"github.com/sealwright/sealwright/storage/postgres"
 	"github.com/sealwright/sealwright/storage/sqlite"
+	"github.com/sealwright/sealwright/storage/storagetest"
 )
 
-// devices are what every service test of a device runs on.
-var devices = map[string]func(testing.TB) key.Device{
-	"softhsm": softhsmtest.Device,
+// grounds are what every service test stands on, one after another.
+var grounds = map[string]func(testing.TB) *house{
+	"softhsm": func(t testing.TB) *house { return newHouse(t, softhsmtest.Device(t)) },
+	"swtpm":   func(t testing.TB) *house { return newHouse(t, softhsmtest.TPMDevice(t)) },
+	"softhsm and postgres": func(t testing.TB) *house {
+		db, err := postgres.Create(t.Context(), storagetest.Postgres(t))
+		must(t, err)
+		return newHouseOn(t, softhsmtest.Device(t), db)
+	},
 }
 
-func onEachDevice(t *testing.T, test func(*testing.T, key.Device)) {
-	for name, open := range devices {
-		t.Run(name, func(t *testing.T) { test(t, open(t)) })
+func onEachGround(t *testing.T, test func(*testing.T, *house)) {
+	for name, build := range grounds {
+		t.Run(name, func(t *testing.T) { test(t, build(t)) })
 	}
 }
 
@@ -40,11 +48,17 @@ type house struct {
 	keys    *kms.Service
 }
 
-// newHouse builds a house with the environments ops, dev and prod.
+// newHouse builds a house on a fresh SQLite store.
 func newHouse(t testing.TB, device key.Device) *house {
 	t.Helper()
 	db, err := sqlite.Create(t.Context(), filepath.Join(t.TempDir(), "store.db"))
 	must(t, err)
+	return newHouseOn(t, device, db)
+}
+
+// newHouseOn builds a house with the environments ops, dev and prod.
+func newHouseOn(t testing.TB, device key.Device, db *storage.DB) *house {
+	t.Helper()
 	t.Cleanup(func() { _ = db.Close() })
 	root, err := device.Generate(t.Context(), key.Spec{ID: key.NewID(), Label: "root", Algorithm: key.AES256, Usage: key.UsageWrap})
 	must(t, err)
