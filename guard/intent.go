@@ -33,20 +33,28 @@ func (g Grant) Intent(ctx context.Context, kind, object string, data []byte) err
 	if err != nil {
 		return err
 	}
-	id := key.NewID().String()
+	i := Intent{ID: key.NewID().String(), Kind: kind, Object: object, Principal: t.who.SPIFFEID, CreatedAt: time.Now().UTC().Truncate(time.Microsecond)}
+	// Settling destroys keys: a row that a writer to the database made up must not choose which.
+	data = t.door.attach("intent", data, i.columns()...)
 	change := storage.Change{Epoch: t.epoch, Entries: []storage.Entry{entry}}
 	change.Apply = func(tx *storage.Tx) error {
 		_, err := tx.Exec(`INSERT INTO intent (id, kind, object, data, principal, created_at, resolved_at, outcome) VALUES ($1, $2, $3, $4, $5, $6, 0, '')`,
-			id, kind, object, data, t.who.SPIFFEID, time.Now().UnixMicro())
+			i.ID, i.Kind, i.Object, data, i.Principal, i.CreatedAt.UnixMicro())
 		return err
 	}
 	if _, err := t.door.db.Commit(ctx, change); err != nil {
 		return fmt.Errorf("recording an intent: %w", err)
 	}
 	t.mu.Lock()
-	t.intent = id
+	t.intent = i.ID
 	t.mu.Unlock()
 	return nil
+}
+
+// columns are what the MAC covers besides the data. Whether the intent is
+// resolved is not in it, so whoever settles one looks whether its effect is in use.
+func (i Intent) columns() []any {
+	return []any{i.ID, i.Kind, i.Object, i.Principal, i.CreatedAt.UnixMicro()}
 }
 
 // resolveIntent closes an intent in the transaction of its outcome.
@@ -59,6 +67,7 @@ func resolveIntent(tx *storage.Tx, id, outcome string) error {
 }
 
 // Intents lists the effects of one kind whose outcome is unknown, oldest first.
+// key.ErrIntegrity: somebody wrote one into the store.
 func (d *Door) Intents(ctx context.Context, kind string) ([]Intent, error) {
 	rows, err := d.db.Query(ctx, `SELECT id, kind, object, data, principal, created_at FROM intent WHERE resolved_at = 0 AND kind = $1 ORDER BY created_at`, kind)
 	if err != nil {
@@ -72,7 +81,10 @@ func (d *Door) Intents(ctx context.Context, kind string) ([]Intent, error) {
 		if err := rows.Scan(&i.ID, &i.Kind, &i.Object, &i.Data, &i.Principal, &at); err != nil {
 			return nil, fmt.Errorf("listing open intents: %w", err)
 		}
-		i.CreatedAt = time.UnixMicro(at)
+		i.CreatedAt = time.UnixMicro(at).UTC()
+		if i.Data, err = d.detach("intent", i.Data, i.columns()...); err != nil {
+			return nil, fmt.Errorf("reading intent %s: %w", i.ID, err)
+		}
 		open = append(open, i)
 	}
 	return open, rows.Err()

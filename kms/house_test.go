@@ -129,7 +129,7 @@ func (h *house) manage(name string, action policy.Action) (out kms.Key, err erro
 func (h *house) encrypt(name, plaintext string, encryption map[string]string) (out kms.Sealed, err error) {
 	resolve := func(ctx context.Context) (policy.Object, error) { return h.keys.Lookup(ctx, name) }
 	return out, h.enter(h.Admin, encryption, resolve, func(ctx context.Context, g guard.Grant) (err error) {
-		out, err = h.keys.Encrypt(ctx, g, name, []byte(plaintext), encryption)
+		out, err = h.keys.Encrypt(ctx, g, name, []byte(plaintext))
 		return err
 	}, policy.Encrypt)
 }
@@ -141,7 +141,7 @@ func (h *house) decrypt(text string, encryption map[string]string) (kms.Opened, 
 func (h *house) decryptWith(s *kms.Service, text string, encryption map[string]string) (out kms.Opened, err error) {
 	resolve := func(ctx context.Context) (policy.Object, error) { return s.LookupCiphertext(ctx, text) }
 	return out, h.enter(h.Admin, encryption, resolve, func(ctx context.Context, g guard.Grant) (err error) {
-		out, err = s.Decrypt(ctx, g, text, encryption)
+		out, err = s.Decrypt(ctx, g, text)
 		return err
 	}, policy.Decrypt)
 }
@@ -149,7 +149,7 @@ func (h *house) decryptWith(s *kms.Service, text string, encryption map[string]s
 func (h *house) rewrap(text string, encryption map[string]string) (out kms.Rewrapped, err error) {
 	resolve := func(ctx context.Context) (policy.Object, error) { return h.keys.LookupCiphertext(ctx, text) }
 	return out, h.enter(h.Admin, encryption, resolve, func(ctx context.Context, g guard.Grant) (err error) {
-		out, err = h.keys.Rewrap(ctx, g, text, encryption)
+		out, err = h.keys.Rewrap(ctx, g, text)
 		return err
 	}, policy.RewrapFrom, policy.RewrapTo)
 }
@@ -161,7 +161,7 @@ func (h *house) dataKey(name string, encryption map[string]string, plaintext boo
 	}
 	resolve := func(ctx context.Context) (policy.Object, error) { return h.keys.Lookup(ctx, name) }
 	return out, h.enter(h.Admin, encryption, resolve, func(ctx context.Context, g guard.Grant) (err error) {
-		out, err = h.keys.DataKey(ctx, g, name, encryption, plaintext)
+		out, err = h.keys.DataKey(ctx, g, name, plaintext)
 		return err
 	}, action)
 }

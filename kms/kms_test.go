@@ -221,7 +221,7 @@ func TestDisabledWhileInFlight(t *testing.T) {
 	runs := 0
 	err := h.on(orders, policy.Encrypt, func(ctx context.Context, g guard.Grant) error {
 		runs++
-		if _, err := h.keys.Encrypt(ctx, g, orders, []byte("x"), nil); err != nil {
+		if _, err := h.keys.Encrypt(ctx, g, orders, []byte("x")); err != nil {
 			return err
 		}
 		_, err := h.manage(orders, policy.DisableKey)

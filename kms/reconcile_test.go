@@ -112,7 +112,7 @@ func TestForgedIntents(t *testing.T) {
 	want(t, "an old intent opened again", h.keys.Reconcile(t.Context()), key.ErrIntegrity)
 	h.tamper(`UPDATE intent SET object = 'dev/payments/other'`)
 	want(t, "an intent of another name", h.keys.Reconcile(t.Context()), key.ErrIntegrity)
-	h.tamper(`UPDATE intent SET data = $1`, []byte(`{"device_key":"`+h.ringsOf.Root.ID.String()+`","key":"`+key.NewID().String()+`","version":1,"mac":""}`))
+	h.tamper(`UPDATE intent SET data = $1`, []byte(`{"device_key":"`+h.ringsOf.Root.ID.String()+`","key":"`+key.NewID().String()+`","version":1}`))
 	want(t, "an intent on the root key", h.keys.Reconcile(t.Context()), key.ErrIntegrity)
 	h.tamper(`UPDATE intent SET data = $1`, []byte(`{`))
 	want(t, "an intent that is not one", h.keys.Reconcile(t.Context()), key.ErrIntegrity)
