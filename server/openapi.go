@@ -110,4 +110,3 @@ func parametersOf(route api.Route, path string) any {
 	}
 	return reflect.New(reflect.StructOf(fields)).Interface()
 }
-
