@@ -85,6 +85,10 @@ func (d *Door) Redeem(g Grant, action policy.Action, object string) (Use, error)
 	return Use{}, fmt.Errorf("%w: it is not for %s on %s", ErrGrant, action, object)
 }
 
+// Context returns the encryption context that was decided on and is recorded.
+// A service binds to this one, so that no entry can tell of another.
+func (u Use) Context() map[string]string { return u.ticket.req.Context }
+
 // Touched notes which version of the object was used, for the entry and the index.
 func (u Use) Touched(version int64) {
 	u.ticket.mu.Lock()

@@ -124,7 +124,7 @@ func (c *call) encrypt() (any, error) {
 	}
 	var out kms.Sealed
 	err = c.onKey(name, in.Context, func(ctx context.Context, g guard.Grant) (err error) {
-		out, err = c.Keys.Encrypt(ctx, g, name, in.Plaintext, in.Context)
+		out, err = c.Keys.Encrypt(ctx, g, name, in.Plaintext)
 		return err
 	}, policy.Encrypt)
 	return api.EncryptResponse{Ciphertext: out.Text, Key: name, Version: out.Version}, err
@@ -137,7 +137,7 @@ func (c *call) decrypt() (any, error) {
 	}
 	var out kms.Opened
 	err := c.onCiphertext(in.Ciphertext, in.Context, func(ctx context.Context, g guard.Grant) (err error) {
-		out, err = c.Keys.Decrypt(ctx, g, in.Ciphertext, in.Context)
+		out, err = c.Keys.Decrypt(ctx, g, in.Ciphertext)
 		return err
 	}, policy.Decrypt)
 	return api.DecryptResponse{Plaintext: out.Plaintext, Key: out.Key, Version: out.Version}, err
@@ -150,7 +150,7 @@ func (c *call) rewrap() (any, error) {
 	}
 	var out kms.Rewrapped
 	err := c.onCiphertext(in.Ciphertext, in.Context, func(ctx context.Context, g guard.Grant) (err error) {
-		out, err = c.Keys.Rewrap(ctx, g, in.Ciphertext, in.Context)
+		out, err = c.Keys.Rewrap(ctx, g, in.Ciphertext)
 		return err
 	}, policy.RewrapFrom, policy.RewrapTo)
 	return api.RewrapResponse{Ciphertext: out.Text, Key: out.Key, FromVersion: out.From, Version: out.Version}, err
@@ -171,7 +171,7 @@ func (c *call) dataKey() (any, error) {
 	}
 	var out kms.DataKey
 	err = c.onKey(name, in.Context, func(ctx context.Context, g guard.Grant) (err error) {
-		out, err = c.Keys.DataKey(ctx, g, name, in.Context, in.Plaintext)
+		out, err = c.Keys.DataKey(ctx, g, name, in.Plaintext)
 		return err
 	}, action)
 	return api.DataKeyResponse{Plaintext: out.Plaintext, Wrapped: out.Wrapped, Key: name, Version: out.Version}, err

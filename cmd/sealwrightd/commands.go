@@ -35,6 +35,7 @@ func rootCommand(out, problems io.Writer) *cobra.Command {
   sealwrightd dev                       try it: a SoftHSM2 token, a store and an administrator in ./.sealwright
   sealwrightd init --config FILE …      create a store; never overwrites
   sealwrightd serve --config FILE       serve a store; never creates
+  sealwrightd enrol IDENTITY …          issue the certificate of a person or a machine
   sealwrightd config check --config FILE
 
 Exit codes: 0 done, 1 failed, 2 misused, 5 the device refused the PIN (do not
@@ -49,7 +50,7 @@ restart before it is corrected: tokens lock).`,
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
 		return cli.Misuse("sealwrightd --help", "%w", err)
 	})
-	root.AddCommand(devCommand(out, problems), initCommand(out), serveCommand(problems), configCommand(out))
+	root.AddCommand(devCommand(out, problems), initCommand(out), serveCommand(problems), enrolCommand(out), configCommand(out))
 	return root
 }
 

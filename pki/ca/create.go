@@ -236,6 +236,8 @@ func (s *Service) settle(ctx context.Context, e effect) (outcome string, err err
 		return "nothing was made", nil
 	case err != nil:
 		return "", fmt.Errorf("looking for device key %s: %w", e.Label, err)
+	case ref.Label != e.Label:
+		return "", fmt.Errorf("%w: the device key of an open intent is called %s there, not %s", key.ErrIntegrity, ref.Label, e.Label)
 	}
 	if err := s.config.Device.Destroy(ctx, ref); err != nil && !errors.Is(err, key.ErrNotFound) {
 		return "", fmt.Errorf("destroying device key %s: %w", e.Label, err)

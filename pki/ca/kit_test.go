@@ -42,12 +42,11 @@ func (i *inventory) Identity(ctx context.Context, serial string) (string, error)
 }
 
 // empty is a house without issuers.
-func empty(t testing.TB, device key.Device) *house {
+func empty(t testing.TB, device key.Device, options ...guardtest.Option) *house {
 	t.Helper()
 	inv := &inventory{}
-	h := &house{device: device, Kit: guardtest.New(t, func(c *guard.Config) {
-		inv.Inventory, c.Inventory = c.Inventory, inv
-	})}
+	options = append(options, func(c *guard.Config) { inv.Inventory, c.Inventory = c.Inventory, inv })
+	h := &house{device: device, Kit: guardtest.New(t, options...)}
 	h.ca = h.open(t, ca.Config{})
 	inv.ca = h.ca
 	return h

@@ -27,12 +27,12 @@ func openCursors(t *testing.T, p Place) {
 					tx.QueryRow("SELECT nonce FROM nonce")
 					return nil
 				}
-				rows, err := tx.Query("SELECT nonce FROM nonce")
+				rows, err := tx.Query("SELECT nonce FROM nonce") //nolint:sqlclosecheck // leaving it open is the test
 				if err != nil {
 					return err
 				}
 				rows.Next()
-				return nil
+				return rows.Err()
 			},
 			Entries: []storage.Entry{entry("e")},
 		})
@@ -133,7 +133,7 @@ func txOutlivesApply(t *testing.T, p Place) {
 	if _, err := kept.Exec("DELETE FROM nonce"); err == nil {
 		t.Error("Exec after Apply")
 	}
-	if _, err := kept.Query("SELECT 1"); err == nil {
+	if err := drain(kept.Query("SELECT 1")); err == nil {
 		t.Error("Query after Apply")
 	}
 	var n int64
@@ -206,7 +206,7 @@ func otherServerBumps(t *testing.T, p Place) {
 	db := create(t, p)
 	epoch := db.Epoch()
 	raw := p.Raw(t)
-	if _, err := raw.Exec("UPDATE log_head SET authz_epoch = authz_epoch + 1"); err != nil {
+	if _, err := raw.ExecContext(t.Context(), "UPDATE log_head SET authz_epoch = authz_epoch + 1"); err != nil {
 		t.Fatal(err)
 	}
 	runs := 0
@@ -231,7 +231,7 @@ func otherServerBumps(t *testing.T, p Place) {
 		t.Errorf("log: %s", all)
 	}
 	// Alone, without entries: the check still happens.
-	if _, err := raw.Exec("UPDATE log_head SET authz_epoch = authz_epoch + 1"); err != nil {
+	if _, err := raw.ExecContext(t.Context(), "UPDATE log_head SET authz_epoch = authz_epoch + 1"); err != nil {
 		t.Fatal(err)
 	}
 	_, err := db.Commit(t.Context(), storage.Change{Epoch: epoch + 1, Apply: func(tx *storage.Tx) error { return put(tx, "alone") }})
