@@ -54,10 +54,14 @@ func (c *call) order(in api.IssueRequest) (ca.Order, error) {
 	if len(in.CSR) > api.MaxCSR || len(in.DNS)+len(in.IP) > api.MaxNames {
 		return out, fmt.Errorf("%w: a request has at most %d bytes of CSR and %d names", key.ErrInvalid, api.MaxCSR, api.MaxNames)
 	}
-	if out.Environment == "" && !strings.HasPrefix(in.SPIFFE, "spiffe://") {
-		if out.Environment, _, _, err = guard.ParseSPIFFE(c.who.SPIFFEID); err != nil {
-			return out, err
-		}
+	own, _, _, err := guard.ParseSPIFFE(c.who.SPIFFEID)
+	if err != nil {
+		return out, err
+	}
+	if in.SPIFFE == "" {
+		out.Environment = cmp.Or(in.Environment, own)
+	} else if out.Identity, err = c.spiffeID(in.SPIFFE, cmp.Or(in.Environment, own)); err != nil {
+		return out, err
 	}
 	for _, text := range in.IP {
 		ip, err := netip.ParseAddr(text)
