@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sealwright/sealwright/api"
 	"github.com/sealwright/sealwright/guard"
@@ -75,7 +76,7 @@ func (h *house) examples(t testing.TB) map[string]example {
 		"sign":              {release + "/sign", jsonOf(api.SignRequest{Message: []byte("m")})},
 		"verify":            {release + "/verify", jsonOf(api.VerifyRequest{Message: []byte("m"), Signature: signed.Signature})},
 		"publicKey":         {release + "/public-key?version=1", ""},
-		"issueCertificate":  {"/v1/certificates", jsonOf(api.IssueRequest{CSR: string(requestFor(t, k)), SPIFFE: "dev/service/example", DNS: []string{"localhost"}, IP: []string{"127.0.0.1"}})},
+		"issueCertificate":  {"/v1/certificates", jsonOf(api.IssueRequest{CSR: string(requestFor(t, k)), SPIFFE: "dev/service/example", DNS: []string{"localhost"}, IP: []string{"127.0.0.1"}, TTL: api.Duration(time.Hour)})},
 		"listCertificates":  {"/v1/certificates?limit=2", ""},
 		"getCertificate":    {"/v1/certificates/" + seen.serial, ""},
 		"revokeCertificate": {"/v1/certificates/" + revoked.serial + "/revoke", `{"reason":"superseded"}`},

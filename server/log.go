@@ -86,7 +86,7 @@ func (c *call) auditConsistency() (any, error) {
 	if err != nil || older < 0 {
 		return nil, fmt.Errorf("%w: old: the size of the checkpoint seen before", key.ErrInvalid)
 	}
-	out := api.AuditConsistency{Old: older}
+	out := api.AuditConsistency{Old: older, Proof: [][]byte{}}
 	err = c.withLog(policy.ReadAudit, func(ctx context.Context) error {
 		note, err := c.Log.Checkpoint(ctx)
 		if err != nil {
