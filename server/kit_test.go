@@ -204,6 +204,15 @@ func (h *house) enrol(t testing.TB, profile, identity string, roles ...string) *
 	return p
 }
 
+// overHTTP1 is the administrator speaking HTTP/1.1.
+func (h *house) overHTTP1(t testing.TB) *person {
+	p := h.with(t, h.admin.pair)
+	transport := p.client.Transport.(*http.Transport)
+	transport.ForceAttemptHTTP2 = false
+	transport.TLSClientConfig.NextProtos = []string{"http/1.1"}
+	return p
+}
+
 // with is somebody who presents pair; nil presents nothing.
 func (h *house) with(t testing.TB, pair *tls.Certificate) *person {
 	p := &person{t: t, url: h.url, pair: pair}

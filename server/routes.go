@@ -92,7 +92,7 @@ func (s *Server) handler(routes []api.Route) (http.Handler, error) {
 		for _, m := range slices.Sorted(maps.Keys(methods)) {
 			other := c.r.Clone(c.r.Context())
 			other.Method = m
-			if _, pattern := mux.Handler(other); pattern != "/" && plainPath(c.r) {
+			if _, pattern := mux.Handler(other); strings.Contains(pattern, " ") && plainPath(c.r) {
 				allowed = append(allowed, m)
 			}
 		}
@@ -102,6 +102,13 @@ func (s *Server) handler(routes []api.Route) (http.Handler, error) {
 		return nil, fmt.Errorf("%w: no such path; /openapi.json lists them", key.ErrNotFound)
 	})
 	mux.Handle("/", missing)
+	for _, route := range routes {
+		// The mux would redirect the bare path of these to the one with a slash.
+		_, pattern, _ := strings.Cut(route.Pattern, " ")
+		if bare, _, ok := strings.Cut(pattern, "/{path...}"); ok {
+			mux.Handle(bare, missing)
+		}
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !plainPath(r) { // the mux would redirect, in words of its own
 			missing.ServeHTTP(w, r)
