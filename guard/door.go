@@ -191,6 +191,9 @@ func (d *Door) enter(ctx context.Context, req *Request, start time.Time, act fun
 // that is due. It is recorded like any other. Nothing a network peer sends may
 // choose the act.
 func (d *Door) System(ctx context.Context, reason string, acts []Act, act func(context.Context, Grant) error) (int64, error) {
+	if len(acts) == 0 || len(acts) > maxActs {
+		return -1, fmt.Errorf("%w: %d acts; 1 to %d at once", key.ErrInvalid, len(acts), maxActs)
+	}
 	req := &Request{Reason: reason}
 	t := &ticket{door: d, who: policy.Principal{ID: kindSystem, SPIFFEID: kindSystem, Kind: kindSystem}, acts: slices.Clone(acts), req: req, start: time.Now()}
 	return t.run(ctx, act)

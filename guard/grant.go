@@ -45,7 +45,7 @@ type ticket struct {
 	mu        sync.Mutex // guards what follows
 	spent     uint64     // bit i: act i was redeemed
 	redeemed  int
-	versions  [2]int64 // what the first acts touched, noted for the entry
+	versions  []int64 // what each act touched, noted for the entry; nil: none did
 	details   map[string]string
 	closed    bool
 	committed bool
@@ -93,9 +93,10 @@ func (u Use) Context() map[string]string { return u.ticket.req.Context }
 func (u Use) Touched(version int64) {
 	u.ticket.mu.Lock()
 	defer u.ticket.mu.Unlock()
-	if u.act < len(u.ticket.versions) {
-		u.ticket.versions[u.act] = version
+	if u.ticket.versions == nil {
+		u.ticket.versions = make([]int64, len(u.ticket.acts))
 	}
+	u.ticket.versions[u.act] = version
 }
 
 // Detail notes a fact for the entry's readers: never a secret.

@@ -3,7 +3,6 @@ package guard
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/sealwright/sealwright/audit"
@@ -34,12 +33,13 @@ func (g Grant) Intent(ctx context.Context, kind, object string, data []byte) err
 	if err != nil {
 		return err
 	}
-	i := Intent{ID: key.NewID().String(), Kind: kind, Object: object, Data: data, Principal: t.who.SPIFFEID, CreatedAt: time.Now().UTC().Truncate(time.Microsecond)}
-	sealed := i.seal(t.door.rows)
+	i := Intent{ID: key.NewID().String(), Kind: kind, Object: object, Principal: t.who.SPIFFEID, CreatedAt: time.Now().UTC().Truncate(time.Microsecond)}
+	// Settling destroys keys: a row that a writer to the database made up must not choose which.
+	data = t.door.attach("intent", data, i.columns()...)
 	change := storage.Change{Epoch: t.epoch, Entries: []storage.Entry{entry}}
 	change.Apply = func(tx *storage.Tx) error {
 		_, err := tx.Exec(`INSERT INTO intent (id, kind, object, data, principal, created_at, resolved_at, outcome) VALUES ($1, $2, $3, $4, $5, $6, 0, '')`,
-			i.ID, i.Kind, i.Object, sealed, i.Principal, i.CreatedAt.UnixMicro())
+			i.ID, i.Kind, i.Object, data, i.Principal, i.CreatedAt.UnixMicro())
 		return err
 	}
 	if _, err := t.door.db.Commit(ctx, change); err != nil {
@@ -51,27 +51,10 @@ func (g Grant) Intent(ctx context.Context, kind, object string, data []byte) err
 	return nil
 }
 
-// columns are what the MAC covers. Whether the intent is resolved is not in it,
-// so whoever settles one looks whether its effect is in use.
+// columns are what the MAC covers besides the data. Whether the intent is
+// resolved is not in it, so whoever settles one looks whether its effect is in use.
 func (i Intent) columns() []any {
-	return []any{i.ID, i.Kind, i.Object, i.Data, i.Principal, i.CreatedAt.UnixMicro()}
-}
-
-// seal returns the data as the row keeps it: the length of the MAC, the MAC, the
-// data. Settling destroys keys, and a row that a writer to the database made up
-// must not choose which.
-func (i Intent) seal(rows Authenticator) []byte {
-	mac := rows.RowMAC("intent", i.columns()...)
-	return slices.Concat([]byte{byte(len(mac))}, mac, i.Data)
-}
-
-func (i *Intent) open(rows Authenticator, sealed []byte) error {
-	if len(sealed) == 0 || len(sealed) < 1+int(sealed[0]) {
-		return fmt.Errorf("%w: intent %s has no MAC", key.ErrIntegrity, i.ID)
-	}
-	mac := sealed[1 : 1+int(sealed[0])]
-	i.Data = sealed[1+len(mac):]
-	return rows.CheckRow(mac, "intent", i.columns()...)
+	return []any{i.ID, i.Kind, i.Object, i.Principal, i.CreatedAt.UnixMicro()}
 }
 
 // resolveIntent closes an intent in the transaction of its outcome.
@@ -95,12 +78,11 @@ func (d *Door) Intents(ctx context.Context, kind string) ([]Intent, error) {
 	for rows.Next() {
 		var i Intent
 		var at int64
-		var sealed []byte
-		if err := rows.Scan(&i.ID, &i.Kind, &i.Object, &sealed, &i.Principal, &at); err != nil {
+		if err := rows.Scan(&i.ID, &i.Kind, &i.Object, &i.Data, &i.Principal, &at); err != nil {
 			return nil, fmt.Errorf("listing open intents: %w", err)
 		}
 		i.CreatedAt = time.UnixMicro(at).UTC()
-		if err := i.open(d.rows, sealed); err != nil {
+		if i.Data, err = d.detach("intent", i.Data, i.columns()...); err != nil {
 			return nil, fmt.Errorf("reading intent %s: %w", i.ID, err)
 		}
 		open = append(open, i)

@@ -93,7 +93,7 @@ func (d *Door) Apply(ctx context.Context, g Grant, in NewRules) (Rules, error) {
 	if err != nil {
 		return Rules{}, err
 	}
-	if err := d.checkWayBack(ctx, set, g.t); err != nil {
+	if err := d.checkWayBack(ctx, set, g.t, ""); err != nil {
 		return Rules{}, err
 	}
 	now, err := d.Rules(ctx)
@@ -127,8 +127,9 @@ func (d *Door) Apply(ctx context.Context, g Grant, in NewRules) (Rules, error) {
 	})
 }
 
-// checkWayBack refuses a policy under which nobody could apply a policy.
-func (d *Door) checkWayBack(ctx context.Context, set *policy.Set, t *ticket) error {
+// checkWayBack refuses a policy under which nobody, the principal with the id
+// without left out, could apply a policy.
+func (d *Door) checkWayBack(ctx context.Context, set *policy.Set, t *ticket, without string) error {
 	if t.who.Kind == kindSystem {
 		return nil // the first policy comes before the first principal
 	}
@@ -143,7 +144,7 @@ func (d *Door) checkWayBack(ctx context.Context, set *policy.Set, t *ticket) err
 		if err != nil {
 			return err
 		}
-		if p.ExpiresAt.IsZero() || time.Now().Before(p.ExpiresAt) {
+		if p.ID != without && (p.ExpiresAt.IsZero() || time.Now().Before(p.ExpiresAt)) {
 			holders = append(holders, p.policyForm())
 		}
 	}

@@ -87,6 +87,7 @@ func (c *call) listCertificates() (any, error) {
 	out := api.CertificateList{Certificates: []api.Certificate{}}
 	err = c.enter(on(guard.Act{Action: policy.ListCertificates, Object: ca.CertificatesObject(f.Environment)}), nil, func(ctx context.Context, g guard.Grant) error {
 		list, next, err := c.CA.List(ctx, g, f)
+		out.Certificates = out.Certificates[:0] // the door may run an act again
 		for _, one := range list {
 			out.Certificates = append(out.Certificates, wireCertificate(&one))
 		}
@@ -139,6 +140,7 @@ func (c *call) onCertificate(action policy.Action, do func(context.Context, guar
 func (c *call) listIssuers() (any, error) {
 	out := api.IssuerList{Issuers: []api.Issuer{}}
 	err := c.withIssuers(func(list []ca.Issuer) error {
+		out.Issuers = out.Issuers[:0] // the door may run an act again
 		for _, i := range list {
 			out.Issuers = append(out.Issuers, api.Issuer{
 				ID: i.ID, Environment: i.Environment, Parent: i.Parent, Subject: i.Certificate.Subject.String(), State: i.State, Mode: i.Mode,
@@ -153,6 +155,7 @@ func (c *call) listIssuers() (any, error) {
 func (c *call) bundle() (any, error) {
 	var out api.Bundle
 	err := c.withIssuers(func(list []ca.Issuer) error {
+		out = api.Bundle{} // the door may run an act again
 		for _, i := range list {
 			if i.Parent != "" {
 				out.Issuers += string(pki.EncodePEM(i.Certificate))

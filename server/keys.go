@@ -85,6 +85,7 @@ func (c *call) listKeys() (any, error) {
 	out := api.KeyList{Keys: []api.Key{}}
 	err = c.enter(on(act), nil, func(ctx context.Context, g guard.Grant) error {
 		list, next, err := c.Keys.List(ctx, g, environment, after, limit)
+		out.Keys = out.Keys[:0] // the door may run an act again
 		for _, k := range list {
 			out.Keys = append(out.Keys, wireKey(k))
 		}

@@ -37,6 +37,7 @@ func (c *call) status() (any, error) {
 		if out.Log.Size, err = c.Log.Size(ctx); err != nil {
 			return err
 		}
+		out.Devices = nil // the door may run an act again
 		for _, d := range c.Devices {
 			st := api.DeviceStatus{Name: d.Name, Kind: d.Kind, Healthy: true}
 			if err := d.Device.Health(ctx); err != nil {

@@ -191,7 +191,7 @@ func (h *house) furnish(ctx context.Context, n newStore) (admin *ca.Issued, err 
 		return admin, fmt.Errorf("registering the administrator: %w", err)
 	}
 	for _, i := range append([]ca.NewIssuer{{Lifetime: rootLifetime}}, h.issuers()...) {
-		err = system(policy.IssueCertificate, ca.IssuerObject(i.Environment), func(ctx context.Context, g guard.Grant) error {
+		err = system(policy.CreateIssuer, ca.IssuerObject(i.Environment), func(ctx context.Context, g guard.Grant) error {
 			_, err := h.ca.Create(ctx, g, i)
 			return err
 		})

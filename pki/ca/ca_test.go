@@ -275,6 +275,34 @@ func TestIdentity(t *testing.T) {
 	}
 }
 
+// TestInventoryTampering: who can write to the database, where inventory rows
+// carry no MAC, can neither undo a revocation nor make a certificate count that
+// does not.
+func TestInventoryTampering(t *testing.T) {
+	h := build(t)
+	ids := map[string]string{}
+	for _, i := range h.allIssuers(t) {
+		ids[i.Name()] = i.ID
+	}
+	revoked := h.issue(t, order(t, "service/payments")).Certificate.Serial
+	_, err := h.revoke(t, revoked, 1)
+	must(t, err)
+	lab := order(t, "service/payments")
+	lab.Environment = "lab"
+	mute := h.issue(t, lab).Certificate.Serial
+	refused := func(name, serial string) {
+		t.Helper()
+		_, err := h.ca.Identity(t.Context(), serial)
+		want(t, name, err, key.ErrUnauthenticated)
+	}
+	h.tryExec(t, `INSERT INTO certificate SELECT serial, '`+ids["ops"]+`', profile, identity, names, spki, shard, issued_by, not_before, not_after FROM certificate WHERE serial = '`+revoked+`'`)
+	refused("a second row for a revoked certificate", revoked)
+	h.tryExec(t, `DELETE FROM certificate WHERE serial = '`+revoked+`' AND issuer = '`+ids["dev"]+`'`)
+	refused("a revoked certificate at another issuer", revoked)
+	h.tryExec(t, `UPDATE certificate SET issuer = '`+ids["dev"]+`' WHERE serial = '`+mute+`'`)
+	refused("a certificate moved to an issuer that identifies", mute)
+}
+
 func TestCRLs(t *testing.T) {
 	h := build(t)
 	ctx := t.Context()

@@ -18,7 +18,7 @@ import (
 
 func (h *house) tryCreate(t *testing.T, in ca.NewIssuer) error {
 	t.Helper()
-	_, err := h.Door.System(t.Context(), "test", []guard.Act{{Action: policy.IssueCertificate, Object: ca.IssuerObject(in.Environment)}}, func(ctx context.Context, g guard.Grant) error {
+	_, err := h.Door.System(t.Context(), "test", []guard.Act{{Action: policy.CreateIssuer, Object: ca.IssuerObject(in.Environment)}}, func(ctx context.Context, g guard.Grant) error {
 		_, err := h.ca.Create(ctx, g, in)
 		return err
 	})

@@ -170,7 +170,7 @@ func (s *Service) makeCRL(ctx context.Context, id, serial string) error {
 				}
 			}
 		}
-		act := guard.Act{Action: policy.IssueCertificate, Object: i.Object()}
+		act := guard.Act{Action: policy.SignCRL, Object: i.Object()}
 		var stored bool
 		_, err := s.config.Door.System(ctx, "making the CRL of issuer "+i.Name(), []guard.Act{act}, func(ctx context.Context, g guard.Grant) error {
 			use, err := s.config.Door.Redeem(g, act.Action, act.Object.Name)

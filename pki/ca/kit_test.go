@@ -76,7 +76,7 @@ func furnish(t testing.TB, h *house) *house {
 
 func (h *house) create(t testing.TB, in ca.NewIssuer) {
 	t.Helper()
-	h.System(t, guard.Act{Action: policy.IssueCertificate, Object: ca.IssuerObject(in.Environment)}, func(ctx context.Context, g guard.Grant) error {
+	h.System(t, guard.Act{Action: policy.CreateIssuer, Object: ca.IssuerObject(in.Environment)}, func(ctx context.Context, g guard.Grant) error {
 		_, err := h.ca.Create(ctx, g, in)
 		return err
 	})

@@ -200,6 +200,35 @@ func failedBump(t *testing.T, p Place) {
 	}
 }
 
+// epochSetBack: who writes to the database cannot make narrowing go unnoticed
+// by setting the epoch back under a service that remembers a later one.
+func epochSetBack(t *testing.T, p Place) {
+	db := create(t, p)
+	for range 3 {
+		if err := db.Update(t.Context(), func(tx *storage.Tx) error { tx.BumpEpoch(); return nil }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	raw := p.Raw(t)
+	if _, err := raw.ExecContext(t.Context(), "UPDATE log_head SET authz_epoch = authz_epoch - 1"); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]storage.Change{
+		"an entry": {Epoch: db.Epoch(), Entries: []storage.Entry{entry("x")}},
+		"a bump":   {Apply: func(tx *storage.Tx) error { tx.BumpEpoch(); return nil }},
+	} {
+		if _, err := db.Commit(t.Context(), c); !errors.Is(err, key.ErrIntegrity) {
+			t.Errorf("%s: %v, want ErrIntegrity", name, err)
+		}
+	}
+	if _, err := raw.ExecContext(t.Context(), "UPDATE log_head SET authz_epoch = authz_epoch + 1"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.Commit(t.Context(), storage.Change{Epoch: db.Epoch(), Entries: []storage.Entry{entry("y")}}); err != nil {
+		t.Error(err)
+	}
+}
+
 // otherServerBumps: the epoch moved in the store, and this process has not seen
 // it; the locked head tells, the batch is rolled back and the others run again.
 func otherServerBumps(t *testing.T, p Place) {

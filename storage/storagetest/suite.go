@@ -46,6 +46,7 @@ func Run(t *testing.T, fresh func(testing.TB) Place) {
 		{"BumpClosesItsBatch", bumpClosesItsBatch},
 		{"FailedBump", failedBump},
 		{"OtherServerBumps", otherServerBumps},
+		{"EpochSetBack", epochSetBack},
 		{"ContextInQueue", contextInQueue},
 		{"ContextInBatch", contextInBatch},
 		{"QueueLimit", queueLimit},
