@@ -100,15 +100,7 @@ func (c *call) read(w http.ResponseWriter) error {
 	if err := c.checkHeaders(); err != nil {
 		return err
 	}
-	if err := c.readBody(w); err != nil {
-		return err
-	}
-	if c.route.Timeout > c.bodyTimeout() {
-		// HTTP/1's watch for the caller's leaving reads under the body's deadline
-		// and would end a long request with it.
-		_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
-	}
-	return nil
+	return c.readBody(w)
 }
 
 // readQuery refuses parameters the route does not take, and repeated ones.

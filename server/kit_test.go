@@ -128,7 +128,7 @@ func (h *house) furnish(t testing.TB) {
 		return err
 	})
 	for _, i := range []ca.NewIssuer{{}, {Environment: "ops", Authenticates: true}, {Environment: "dev", Authenticates: true}} {
-		h.system(t, []guard.Act{{Action: policy.IssueCertificate, Object: ca.IssuerObject(i.Environment)}}, func(ctx context.Context, g guard.Grant) error {
+		h.system(t, []guard.Act{{Action: policy.CreateIssuer, Object: ca.IssuerObject(i.Environment)}}, func(ctx context.Context, g guard.Grant) error {
 			_, err := h.CA.Create(ctx, g, i)
 			return err
 		})
