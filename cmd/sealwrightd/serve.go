@@ -22,6 +22,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/sealwright/sealwright/api"
 	"github.com/sealwright/sealwright/guard"
 	"github.com/sealwright/sealwright/internal/cli"
 	"github.com/sealwright/sealwright/kms/keyring"
@@ -66,11 +67,7 @@ func (h *house) serve(ctx context.Context, logger *slog.Logger, ready func(addre
 	if err := own.renew(ctx); err != nil {
 		return fmt.Errorf("making the service's own certificate: %w", err)
 	}
-	api, err := s.HTTP(own.get)
-	if err != nil {
-		return err
-	}
-	public, err := s.PublicHTTP()
+	native, err := s.HTTP(own.get)
 	if err != nil {
 		return err
 	}
@@ -97,15 +94,15 @@ func (h *house) serve(ctx context.Context, logger *slog.Logger, ready func(addre
 			return nil
 		})
 	}
-	listeners, err := h.publicListeners()
+	public, err := h.public(s)
 	if err != nil {
 		_ = listener.Close()
 		return err
 	}
-	for _, l := range listeners {
-		serve(public, func() error { return public.Serve(l) })
+	for _, p := range public {
+		serve(p.server, func() error { return p.server.Serve(p.listener) })
 	}
-	serve(api, func() error { return api.ServeTLS(listener, "", "") })
+	serve(native, func() error { return native.ServeTLS(listener, "", "") })
 	group.Go(func() error { own.run(ctx, logger); return nil })
 	notify("READY=1\nSTATUS=serving on " + listener.Addr().String())
 	ready(listener.Addr().String())
@@ -113,26 +110,42 @@ func (h *house) serve(ctx context.Context, logger *slog.Logger, ready func(addre
 	return group.Wait()
 }
 
-// publicListeners are the plain HTTP ones, for CRLs and for metrics.
-func (h *house) publicListeners() (listeners []net.Listener, err error) {
-	addresses := []string{h.config.CRLListen, h.config.MetricsListen}
-	if h.config.crl != nil {
-		listeners, addresses[0] = append(listeners, h.config.crl), ""
-	}
-	for _, address := range addresses {
-		if address == "" {
-			continue
-		}
-		l, err := net.Listen("tcp", address)
+// plainHTTP is one listener without TLS.
+type plainHTTP struct {
+	server   *http.Server
+	listener net.Listener
+}
+
+// public opens the plain HTTP listeners: CRLs on one, metrics on another, and
+// neither shows what the other is for.
+func (h *house) public(s *server.Server) (all []plainHTTP, err error) {
+	defer func() {
 		if err != nil {
-			for _, open := range listeners {
-				_ = open.Close()
+			for _, p := range all {
+				_ = p.listener.Close()
 			}
-			return nil, fmt.Errorf("listening: %w", err)
 		}
-		listeners = append(listeners, l)
+	}()
+	add := func(open net.Listener, address string, routes ...string) error {
+		if open == nil && address == "" {
+			return nil
+		}
+		plain, err := s.PublicHTTP(routes...)
+		if err != nil {
+			return err
+		}
+		if open == nil {
+			if open, err = net.Listen("tcp", address); err != nil {
+				return fmt.Errorf("listening: %w", err)
+			}
+		}
+		all = append(all, plainHTTP{plain, open})
+		return nil
 	}
-	return listeners, nil
+	if err := add(h.config.crl, h.config.CRLListen, api.RouteCRL, api.RouteCA); err != nil {
+		return all, err
+	}
+	return all, add(nil, h.config.MetricsListen, api.RouteMetrics, api.RouteLive, api.RouteReady)
 }
 
 func (h *house) server(ctx context.Context, logger *slog.Logger) (*server.Server, error) {
