@@ -127,3 +127,20 @@ func tree(t *testing.T, dir string) string {
 	}
 	return all.String()
 }
+
+// The search itself finds what is there.
+func TestForms(t *testing.T) {
+	secret := []byte("canary-plaintext")
+	for _, text := range []string{
+		"a canary-plaintext b", hex.EncodeToString(secret), base64.StdEncoding.EncodeToString(append([]byte("x"), secret...)),
+		base64.RawURLEncoding.EncodeToString(append([]byte(`{"`), secret...)), base64.StdEncoding.EncodeToString([]byte(`abc` + string(secret) + `tail`)),
+	} {
+		found := false
+		for _, form := range forms(secret) {
+			found = found || strings.Contains(text, form)
+		}
+		if !found {
+			t.Errorf("not found in %s", text)
+		}
+	}
+}
