@@ -9,6 +9,7 @@
 package guard
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -62,6 +63,7 @@ type Door struct {
 	rows      Authenticator
 	inventory Inventory
 	state     atomic.Pointer[state]
+	found     atomic.Pointer[error] // by the last Review; nil before the first
 	refusals  *refusals
 }
 
@@ -77,6 +79,9 @@ type Credential struct {
 type Act struct {
 	Action policy.Action
 	Object policy.Object
+	// Asked is how the caller named the object, where that is not its name: a
+	// denial says this, because the name would tell that there is such an object.
+	Asked string
 }
 
 // Request is one question to the door.
@@ -211,7 +216,7 @@ func (t *ticket) decide() error {
 		case policy.NeedsApprovals:
 			return &ApprovalError{Digest: t.req.digest(), Need: decision.Approvals}
 		default:
-			return fmt.Errorf("%w: %s may not %s on %s: %s", key.ErrDenied, t.who.SPIFFEID, a.Action, a.Object.Name, decision.Reason)
+			return fmt.Errorf("%w: %s may not %s on %s: %s", key.ErrDenied, t.who.SPIFFEID, a.Action, cmp.Or(a.Asked, a.Object.Name), decision.Reason)
 		}
 	}
 	return nil

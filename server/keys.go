@@ -43,7 +43,11 @@ func (c *call) onCiphertext(ciphertext string, encryption map[string]string, act
 		if err != nil {
 			return nil, err
 		}
-		return actsOn(object, actions), nil
+		acts := actsOn(object, actions)
+		for i := range acts {
+			acts[i].Asked = "the key of this ciphertext"
+		}
+		return acts, nil
 	}, encryption, act)
 }
 
@@ -76,7 +80,7 @@ func (c *call) listKeys() (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	environment := c.r.URL.Query().Get("environment")
+	environment := c.query.Get("environment")
 	act := guard.Act{Action: policy.ListKeys, Object: kms.ListObject(environment)}
 	out := api.KeyList{Keys: []api.Key{}}
 	err = c.enter(on(act), nil, func(ctx context.Context, g guard.Grant) error {
@@ -246,7 +250,7 @@ func (c *call) publicKey() (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	version, err := number(c.r.URL.Query().Get("version"), 0)
+	version, err := number(c.query.Get("version"), 0)
 	if err != nil {
 		return nil, fmt.Errorf("version: %w", err)
 	}
