@@ -142,6 +142,9 @@ func makeDevDir(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("making the dev directory: %w", err)
 	}
+	if err := checkOwn(dir); err != nil {
+		return fmt.Errorf("the dev directory: %w", err)
+	}
 	return durable.WriteFile(filepath.Join(dir, ".gitignore"), []byte("*\n"), 0o600)
 }
 
