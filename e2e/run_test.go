@@ -41,15 +41,18 @@ func TestMakeRun(t *testing.T) {
 		s.wait(5*time.Minute, func() bool { return strings.Contains(s.output.String(), "Ctrl-C stops it") })
 		shown := s.output.String()
 		for _, want := range []string{
-			"not for production", "$ sealwright cert issue --spiffe service/payments", `"wrapped": "sw1:`, "the server's log verifies:",
+			"not for production", "$ sealwright cert issue --spiffe service/welcome", `"wrapped": "sw1:`, "the server's log verifies:",
 			[]string{"Created a new Sealwright", "Found everything again"}[i],
 		} {
 			if !strings.Contains(shown, want) {
 				t.Errorf("run %d shows no %q:\n%s", i+1, want, shown)
 			}
 		}
+		if readme := firstScreen(t); i == 0 && !readme.matches(shown) {
+			t.Errorf("README.md:%d shows:\n%s\nprinted:\n%s", readme.line, strings.Join(readme.shown, "\n"), shown)
+		}
 		s.dir = filepath.Join(tree, ".sealwright")
-		key := s.must("PATH=" + tree + "/bin:$PATH sealwright key describe dev/payments/orders --output json")
+		key := s.must("PATH=" + tree + "/bin:$PATH sealwright key describe dev/welcome/first --output json")
 		if i == 0 {
 			first = key
 		} else if key != first {
@@ -78,6 +81,18 @@ func TestMakeRun(t *testing.T) {
 	if out := run(t, "git", "-C", tree, "status", "--porcelain"); out != "" {
 		t.Errorf("the tree is littered:\n%s", out)
 	}
+}
+
+// firstScreen is what the README shows of make run.
+func firstScreen(t *testing.T) example {
+	t.Helper()
+	for _, e := range examplesIn(t, "../README.md") {
+		if e.command == "make run" && len(e.shown) > 0 {
+			return e
+		}
+	}
+	t.Fatal("the README does not show make run")
+	return example{}
 }
 
 // cleanCopy clones what is committed, and adds what is not yet.

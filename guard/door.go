@@ -63,6 +63,7 @@ type Door struct {
 	rows      Authenticator
 	inventory Inventory
 	state     atomic.Pointer[state]
+	found     atomic.Pointer[error] // by the last Review; nil before the first
 	refusals  *refusals
 }
 

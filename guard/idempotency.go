@@ -72,7 +72,7 @@ func (t *ticket) recordRepeat(ctx context.Context, cause error) (int64, error) {
 	if !errors.As(cause, &r) {
 		return t.recordFailure(ctx, cause)
 	}
-	t.details = map[string]string{"repeat": "answered as before"}
+	t.details = map[string]string{detailRepeat: "answered as before"}
 	entry, err := t.record(audit.OK, nil)
 	if err != nil {
 		return -1, err

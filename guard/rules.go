@@ -36,12 +36,17 @@ func (r Rules) columns() []any {
 	return []any{r.Version, r.Text, r.Digest, r.CreatedBy, r.CreatedAt.UnixMicro()}
 }
 
+const newestRules = `SELECT version, text, digest, created_by, created_at, entry, mac FROM policy ORDER BY version DESC LIMIT 1`
+
 // Rules returns the policy in force, or key.ErrNotFound before the first.
 func (d *Door) Rules(ctx context.Context) (Rules, error) {
+	return d.scanRules(d.db.QueryRow(ctx, newestRules))
+}
+
+func (d *Door) scanRules(row scanner) (Rules, error) {
 	var r Rules
 	var at int64
 	var mac []byte
-	row := d.db.QueryRow(ctx, `SELECT version, text, digest, created_by, created_at, entry, mac FROM policy ORDER BY version DESC LIMIT 1`)
 	switch err := row.Scan(&r.Version, &r.Text, &r.Digest, &r.CreatedBy, &at, &r.entry, &mac); {
 	case errors.Is(err, sql.ErrNoRows):
 		return Rules{}, fmt.Errorf("policy: %w", key.ErrNotFound)

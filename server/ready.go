@@ -69,6 +69,9 @@ func (s *Server) checkAll(ctx context.Context) error {
 	if err := s.Log.Check(ctx); err != nil {
 		return fmt.Errorf("log: %w", err)
 	}
+	if err := s.Door.Check(); err != nil {
+		return fmt.Errorf("door: %w", err)
+	}
 	for _, d := range s.Devices {
 		if err := d.Device.Health(ctx); err != nil {
 			return fmt.Errorf("device %s: %w", d.Name, err)

@@ -104,6 +104,7 @@ func (h *house) serve(ctx context.Context, logger *slog.Logger, ready func(addre
 	}
 	serve(native, func() error { return native.ServeTLS(listener, "", "") })
 	group.Go(func() error { own.run(ctx, logger); return nil })
+	group.Go(func() error { review(ctx, s, logger); return nil })
 	notify("READY=1\nSTATUS=serving on " + listener.Addr().String())
 	ready(listener.Addr().String())
 	group.Go(func() error { <-ctx.Done(); notify("STOPPING=1"); return nil })
@@ -163,6 +164,21 @@ func (h *house) server(ctx context.Context, logger *slog.Logger) (*server.Server
 		Devices: []server.Device{{Name: "main", Kind: deviceKind(h.config.Device), Device: h.device}},
 		Roots:   roots, Version: version, Logger: logger,
 	})
+}
+
+// review compares what decides with the log, now and then once a day. It goes
+// on in the background, because a long log takes a while to read.
+func review(ctx context.Context, s *server.Server, logger *slog.Logger) {
+	for {
+		if err := s.Review(ctx); err != nil && ctx.Err() == nil {
+			logger.Error("comparing the store with its log", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(24 * time.Hour):
+		}
+	}
 }
 
 // ownCertificate is the service's TLS certificate. Its key lives in memory only.

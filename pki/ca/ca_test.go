@@ -303,6 +303,22 @@ func TestInventoryTampering(t *testing.T) {
 	refused("a certificate moved to an issuer that identifies", mute)
 }
 
+// TestReviewFindsRevocationsGone: a revocation that was deleted from the
+// database is missed, because the log has it.
+func TestReviewFindsRevocationsGone(t *testing.T) {
+	h := build(t)
+	review := func() error { return h.Door.Review(t.Context(), h.Log, h.ca.Review()) }
+	for range 2 {
+		_, err := h.revoke(t, h.issue(t, order(t, "service/payments")).Certificate.Serial, 1)
+		must(t, err)
+	}
+	must(t, review())
+	h.tryExec(t, `DELETE FROM revocation WHERE serial = (SELECT MIN(serial) FROM revocation)`)
+	want(t, "a revocation deleted", review(), key.ErrIntegrity)
+	h.tryExec(t, `UPDATE revocation SET serial = 'abc'`)
+	want(t, "a revocation of another certificate", review(), key.ErrIntegrity)
+}
+
 func TestCRLs(t *testing.T) {
 	h := build(t)
 	ctx := t.Context()
