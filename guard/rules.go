@@ -73,11 +73,29 @@ func (d *Door) loadPolicy(ctx context.Context) (int64, *policy.Set, error) {
 	if st := d.state.Load(); st != nil && st.version == r.Version {
 		return r.Version, st.set, nil
 	}
+	set, err := r.parse()
+	return r.Version, set, err
+}
+
+func (r Rules) parse() (*policy.Set, error) {
 	set, err := policy.Parse(fmt.Sprintf("policy version %d", r.Version), []byte(r.Text))
 	if err != nil {
-		return 0, nil, fmt.Errorf("the policy in force does not parse: %w", err)
+		return nil, fmt.Errorf("policy version %d does not parse: %w", r.Version, err)
 	}
-	return r.Version, set, nil
+	return set, nil
+}
+
+// Parsed returns the policies of r. Those in force are parsed already, which
+// matters: a large set takes seconds.
+func (d *Door) Parsed(ctx context.Context, r Rules) (*policy.Set, error) {
+	st, err := d.current(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if st.version == r.Version && st.set.Digest() == r.Digest {
+		return st.set, nil
+	}
+	return r.parse()
 }
 
 // NewRules is a policy to be put in force.

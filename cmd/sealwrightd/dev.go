@@ -82,7 +82,7 @@ func dev(ctx context.Context, o devOptions, out, problems io.Writer) (err error)
 			logger.Error("writing "+dir+"/env", "error", err)
 			return
 		}
-		greet(out, h, dir, o.dir, address, created)
+		greet(out, h, o.dir, address, created)
 	})
 }
 
@@ -303,7 +303,7 @@ func pathLine() string {
 	return `case ":$PATH:" in *:'` + shellQuote(dir) + `':*) ;; *) export PATH='` + shellQuote(dir) + `':"$PATH" ;; esac` + "\n"
 }
 
-func greet(out io.Writer, h *house, dir, shown, address string, created bool) {
+func greet(out io.Writer, h *house, shown, address string, created bool) {
 	did := "Found everything again in"
 	if created {
 		did = "Created a new Sealwright in"
