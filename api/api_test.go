@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/sealwright/sealwright/api"
+	"github.com/sealwright/sealwright/pki"
 	"github.com/sealwright/sealwright/policy"
 )
 
@@ -171,6 +172,9 @@ func TestRoutes(t *testing.T) {
 	}
 	if _, ok := api.LookupRoute("GET /nowhere"); ok {
 		t.Error("an unknown pattern is found")
+	}
+	if api.MaxNames != pki.MaxNames {
+		t.Error("the API's limit on names is not the CA's")
 	}
 	if api.MaxPolicyText != policy.MaxText {
 		t.Error("the API's limit on policy text is not the policy's")

@@ -30,7 +30,7 @@ const (
 	MaxPage          = 1000 // entries of a list
 	DefaultPage      = 100
 	MaxCSR           = 16 << 10
-	MaxNames         = 100 // DNS names and IP addresses of one certificate
+	MaxNames         = 32  // DNS names and IP addresses of one certificate
 	MaxIdempotency   = 128 // bytes of an Idempotency-Key
 	MaxReason        = 256 // bytes of a Sealwright-Reason
 	maxSmallBody     = 16 << 10

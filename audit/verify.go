@@ -20,6 +20,7 @@ import (
 // Report is what a verification found.
 type Report struct {
 	Checkpoint Checkpoint // what everything was compared with
+	Note       []byte     // VerifyStored only: that checkpoint as signed
 	Entries    int64      // how many entries were hashed and compared
 	Uncovered  int64      // VerifyStored only: entries since the checkpoint, compared with the head instead
 	Problems   []Problem  // none: every entry is the one that was recorded; at most 1000 are listed

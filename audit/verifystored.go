@@ -38,6 +38,7 @@ func (l *Log) VerifyStored(ctx context.Context, progress func(done, total int64)
 		v.reportAt(-1, checkpointPath, refused.Error())
 	}
 	r := v.result()
+	r.Note = bytes.Clone(c.note)
 	return r, r.err()
 }
 

@@ -51,13 +51,20 @@ func examplesIn(t *testing.T, file string) (list []example) {
 	return list
 }
 
-// matches reports whether what was printed is what is shown, … standing for anything.
+// matches reports whether what was printed is what is shown: … stands for
+// anything, and a line that is only … for any lines, or none.
 func (e example) matches(printed string) bool {
-	shown := strings.TrimSpace(strings.Join(e.shown, "\n"))
-	pattern := strings.ReplaceAll(regexp.QuoteMeta(shown), "…", `[\s\S]*?`)
+	var pattern strings.Builder
+	for _, line := range strings.Split(strings.TrimSpace(strings.Join(e.shown, "\n")), "\n") {
+		if strings.TrimSpace(line) == "…" {
+			pattern.WriteString(`(?:[^\n]*\n)*?`)
+			continue
+		}
+		pattern.WriteString(strings.ReplaceAll(regexp.QuoteMeta(line), "…", `[\s\S]*?`) + `\n`)
+	}
 	// Columns are as wide as their content.
-	pattern = regexp.MustCompile(`(\\?\x20){2,}`).ReplaceAllString(pattern, `\s+`)
-	return regexp.MustCompile(`^` + pattern + `$`).MatchString(strings.TrimSpace(printed))
+	wide := regexp.MustCompile(`(\\?\x20){2,}`).ReplaceAllString(pattern.String(), `\s+`)
+	return regexp.MustCompile(`^` + wide + `$`).MatchString(strings.TrimSpace(printed) + "\n")
 }
 
 // Every command in README and docs runs, in order, and prints what is shown.
@@ -73,6 +80,14 @@ func TestDocuments(t *testing.T) {
 				t.Skip("it shows no commands")
 			}
 			home := t.TempDir()
+			// The reader stands in the repository; here only its examples are at hand.
+			examples, err := filepath.Abs("../examples")
+			if err == nil {
+				err = os.Symlink(examples, filepath.Join(home, "examples"))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
 			s := start(t, filepath.Join(home, ".sealwright"))
 			for _, e := range list {
 				if _, elsewhere := notRunHere[e.command]; elsewhere {

@@ -73,12 +73,14 @@ func TestDaemonRefusals(t *testing.T) {
 	if err != nil || len(pins) != 1 {
 		t.Fatalf("PIN files: %v, %v", pins, err)
 	}
-	module := "/usr/lib/softhsm/libsofthsm2.so"
+	module := softHSM
 	good := "domain: example.internal\nstore: sqlite:store.db\nstate: state\n"
 	device := "device: pkcs11:token=sealwright-dev;module-path=" + module + "?pin-source=file:" + pins[0] + "\n"
+	request := filepath.Join(dir, "admin.csr")
+	makeCSR(t, request, filepath.Join(dir, "admin.key"))
 	for _, c := range []struct{ name, config, want string }{
 		{"unknown key", good + device + "listn: 127.0.0.1:1\n", "listn"},
-		{"no device", good, "device: required"},
+		{"no device", good, "device: invalid: required"},
 		{"PIN in the URI", good + "device: pkcs11:token=x;module-path=" + module + "?pin-value=1234\n", "pin-source"},
 		{"reserved environment", good + device + "environments: [ops]\n", "reserved"},
 		{"domain outside the grammar", "domain: Example!\nstore: sqlite:store.db\nstate: state\n" + device, "domain"},
@@ -91,7 +93,11 @@ func TestDaemonRefusals(t *testing.T) {
 			if err := os.WriteFile(file, []byte(c.config), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			run := exec.Command(filepath.Join(bin, "sealwrightd"), "serve", "--config", file)
+			args := []string{"serve", "--config", file}
+			if strings.HasPrefix(c.name, "no such") { // serve would miss the store first
+				args = []string{"init", "--config", file, "--admin-csr", request, "--online-root", "--no-recovery", "--out", dir}
+			}
+			run := exec.Command(filepath.Join(bin, "sealwrightd"), args...)
 			run.Env = append(os.Environ(), "SOFTHSM2_CONF="+filepath.Join(devDir, "softhsm", "softhsm2.conf"))
 			done := time.AfterFunc(20*time.Second, func() { _ = run.Process.Kill() })
 			defer done.Stop()

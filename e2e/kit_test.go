@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -57,14 +58,32 @@ func require(t testing.TB, component, program string) string {
 	return path
 }
 
-// service is a running sealwrightd dev.
+// output is what a process has printed so far.
+type output struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
+}
+
+// service is a running sealwrightd.
 type service struct {
 	t      testing.TB
 	dir    string
-	args   []string
 	cmd    *exec.Cmd
-	output *bytes.Buffer
+	output *output
 	done   chan struct{}
+	vars   []string // the administrator's environment; nil: what DIR/env says
 }
 
 // start runs sealwrightd dev in dir and waits until it is ready. It ends with the test.
@@ -78,11 +97,18 @@ func start(t testing.TB, dir string, args ...string) *service {
 // launch is start without the waiting; wrap is a command to run it under.
 func launch(t testing.TB, dir string, wrap []string, args ...string) *service {
 	t.Helper()
-	softhsmtest.Require(t, "softhsm", exists("/usr/lib/softhsm/libsofthsm2.so", "/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so", "/usr/lib/aarch64-linux-gnu/softhsm/libsofthsm2.so"), "SoftHSM2 is not installed")
+	needSoftHSM(t)
 	_ = os.Remove(filepath.Join(dir, "ready"))
 	line := append(append(append([]string{}, wrap...), filepath.Join(bin, "sealwrightd"), "dev", "--dir", dir, "--listen", "127.0.0.1:0"), args...)
-	s := &service{t: t, dir: dir, args: args, output: &bytes.Buffer{}, done: make(chan struct{})}
+	return spawn(t, dir, nil, line...)
+}
+
+// spawn runs a program in a process group of its own, with environ added to ours.
+func spawn(t testing.TB, dir string, environ []string, line ...string) *service {
+	t.Helper()
+	s := &service{t: t, dir: dir, output: &output{}, done: make(chan struct{})}
 	s.cmd = exec.Command(line[0], line[1:]...)
+	s.cmd.Env = append(os.Environ(), environ...)
 	s.cmd.Stdout, s.cmd.Stderr = s.output, s.output
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := s.cmd.Start(); err != nil {
@@ -91,6 +117,13 @@ func launch(t testing.TB, dir string, wrap []string, args ...string) *service {
 	go func() { _ = s.cmd.Wait(); close(s.done) }()
 	t.Cleanup(func() { s.kill() })
 	return s
+}
+
+const softHSM = "/usr/lib/softhsm/libsofthsm2.so"
+
+func needSoftHSM(t testing.TB) {
+	t.Helper()
+	softhsmtest.Require(t, "softhsm", exists(softHSM, "/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so", "/usr/lib/aarch64-linux-gnu/softhsm/libsofthsm2.so"), "SoftHSM2 is not installed")
 }
 
 func exists(paths ...string) bool {
@@ -109,8 +142,14 @@ func (s *service) ready() bool {
 
 func (s *service) waitReady(limit time.Duration) {
 	s.t.Helper()
+	s.wait(limit, s.ready)
+}
+
+// wait polls until the condition holds, and fails when the process ends or limit is over.
+func (s *service) wait(limit time.Duration, condition func() bool) {
+	s.t.Helper()
 	for end := time.Now().Add(limit); ; time.Sleep(5 * time.Millisecond) {
-		if s.ready() {
+		if condition() {
 			return
 		}
 		select {
@@ -126,6 +165,11 @@ func (s *service) waitReady(limit time.Duration) {
 
 // kill is kill -9, of the whole process group, and waits for the end.
 func (s *service) kill() {
+	select {
+	case <-s.done: // its number may be somebody else's by now
+		return
+	default:
+	}
 	_ = syscall.Kill(-s.cmd.Process.Pid, syscall.SIGKILL)
 	<-s.done
 }
@@ -147,6 +191,9 @@ func (s *service) stop() {
 // env is the environment of DIR/env, as a shell would have it.
 func (s *service) env() []string {
 	s.t.Helper()
+	if s.vars != nil {
+		return append([]string{"PATH=" + bin + ":" + os.Getenv("PATH"), "HOME=" + s.dir}, s.vars...)
+	}
 	shell := exec.Command("bash", "-c", `. "$1" && env -0`, "bash", filepath.Join(s.dir, "env"))
 	shell.Env = []string{"PATH=" + bin + ":" + os.Getenv("PATH"), "HOME=" + s.dir}
 	out, err := shell.Output()

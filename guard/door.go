@@ -9,6 +9,7 @@
 package guard
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -54,6 +55,7 @@ type Config struct {
 	DB        *storage.DB
 	Rows      Authenticator
 	Inventory Inventory // nil: no certificate identifies anybody (before the first issuer exists)
+	Log       *audit.Log
 }
 
 // Door decides and records every act.
@@ -61,7 +63,9 @@ type Door struct {
 	db        *storage.DB
 	rows      Authenticator
 	inventory Inventory
+	log       *audit.Log
 	state     atomic.Pointer[state]
+	found     atomic.Pointer[error] // by the last Review; nil before the first
 	refusals  *refusals
 }
 
@@ -77,6 +81,9 @@ type Credential struct {
 type Act struct {
 	Action policy.Action
 	Object policy.Object
+	// Asked is how the caller named the object, where that is not its name: a
+	// denial says this, because the name would tell that there is such an object.
+	Asked string
 }
 
 // Request is one question to the door.
@@ -120,7 +127,7 @@ func (e *ApprovalError) Unwrap() error { return key.ErrNeedsApproval }
 
 // Open returns a door and loads the policy in force. Close it.
 func Open(ctx context.Context, c Config) (*Door, error) {
-	d := &Door{db: c.DB, rows: c.Rows, inventory: c.Inventory}
+	d := &Door{db: c.DB, rows: c.Rows, inventory: c.Inventory, log: c.Log}
 	if _, err := d.current(ctx); err != nil {
 		return nil, err
 	}
@@ -187,6 +194,9 @@ func (d *Door) enter(ctx context.Context, req *Request, start time.Time, act fun
 // that is due. It is recorded like any other. Nothing a network peer sends may
 // choose the act.
 func (d *Door) System(ctx context.Context, reason string, acts []Act, act func(context.Context, Grant) error) (int64, error) {
+	if len(acts) == 0 || len(acts) > maxActs {
+		return -1, fmt.Errorf("%w: %d acts; 1 to %d at once", key.ErrInvalid, len(acts), maxActs)
+	}
 	req := &Request{Reason: reason}
 	t := &ticket{door: d, who: policy.Principal{ID: kindSystem, SPIFFEID: kindSystem, Kind: kindSystem}, acts: slices.Clone(acts), req: req, start: time.Now()}
 	return t.run(ctx, act)
@@ -208,7 +218,7 @@ func (t *ticket) decide() error {
 		case policy.NeedsApprovals:
 			return &ApprovalError{Digest: t.req.digest(), Need: decision.Approvals}
 		default:
-			return fmt.Errorf("%w: %s may not %s on %s: %s", key.ErrDenied, t.who.SPIFFEID, a.Action, a.Object.Name, decision.Reason)
+			return fmt.Errorf("%w: %s may not %s on %s: %s", key.ErrDenied, t.who.SPIFFEID, a.Action, cmp.Or(a.Asked, a.Object.Name), decision.Reason)
 		}
 	}
 	return nil

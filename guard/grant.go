@@ -45,7 +45,7 @@ type ticket struct {
 	mu        sync.Mutex // guards what follows
 	spent     uint64     // bit i: act i was redeemed
 	redeemed  int
-	versions  [2]int64 // what the first acts touched, noted for the entry
+	versions  []int64 // what each act touched, noted for the entry; nil: none did
 	details   map[string]string
 	closed    bool
 	committed bool
@@ -85,23 +85,32 @@ func (d *Door) Redeem(g Grant, action policy.Action, object string) (Use, error)
 	return Use{}, fmt.Errorf("%w: it is not for %s on %s", ErrGrant, action, object)
 }
 
+// Context returns the encryption context that was decided on and is recorded.
+// A service binds to this one, so that no entry can tell of another.
+func (u Use) Context() map[string]string { return u.ticket.req.Context }
+
 // Touched notes which version of the object was used, for the entry and the index.
 func (u Use) Touched(version int64) {
 	u.ticket.mu.Lock()
 	defer u.ticket.mu.Unlock()
-	if u.act < len(u.ticket.versions) {
-		u.ticket.versions[u.act] = version
+	if u.ticket.versions == nil {
+		u.ticket.versions = make([]int64, len(u.ticket.acts))
 	}
+	u.ticket.versions[u.act] = version
 }
 
 // Detail notes a fact for the entry's readers: never a secret.
 func (u Use) Detail(name, value string) {
-	u.ticket.mu.Lock()
-	defer u.ticket.mu.Unlock()
-	if u.ticket.details == nil {
-		u.ticket.details = map[string]string{}
+	u.ticket.detail(name, value)
+}
+
+func (t *ticket) detail(name, value string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.details == nil {
+		t.details = map[string]string{}
 	}
-	u.ticket.details[name] = value
+	t.details[name] = value
 }
 
 // Created notes the id and attributes an object got by this act.

@@ -58,6 +58,11 @@ func (t *ticket) repeated(ctx context.Context) error {
 	case r.Status == 0:
 		return fmt.Errorf("%w: this request was carried out and its answer was lost: look at the object instead of repeating", key.ErrConflict)
 	}
+	// The caller acts on the answer as if the service had just given it.
+	var err error
+	if r.Body, err = t.door.detach("idempotency", r.Body, t.who.ID, t.req.IdempotencyKey, digest, r.Status); err != nil {
+		return err
+	}
 	return &r
 }
 
@@ -67,7 +72,7 @@ func (t *ticket) recordRepeat(ctx context.Context, cause error) (int64, error) {
 	if !errors.As(cause, &r) {
 		return t.recordFailure(ctx, cause)
 	}
-	t.details = map[string]string{"repeat": "answered as before"}
+	t.details = map[string]string{detailRepeat: "answered as before"}
 	entry, err := t.record(audit.OK, nil)
 	if err != nil {
 		return -1, err
@@ -112,7 +117,16 @@ func (d *Door) Remember(ctx context.Context, c Credential, idempotencyKey string
 		return err
 	}
 	return d.db.Update(ctx, func(tx *storage.Tx) error {
-		_, err := tx.Exec(`UPDATE idempotency SET status = $1, response = $2 WHERE principal = $3 AND idem_key = $4`, status, body, who.ID, idempotencyKey)
+		var digest string
+		err := tx.QueryRow(`SELECT digest FROM idempotency WHERE principal = $1 AND idem_key = $2`, who.ID, idempotencyKey).Scan(&digest)
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil // nothing had to be changed, so there is nothing to repeat
+		}
+		if err != nil {
+			return err
+		}
+		response := d.attach("idempotency", body, who.ID, idempotencyKey, digest, status)
+		_, err = tx.Exec(`UPDATE idempotency SET status = $1, response = $2 WHERE principal = $3 AND idem_key = $4`, status, response, who.ID, idempotencyKey)
 		return err
 	})
 }

@@ -113,6 +113,9 @@ func (d *Door) Register(ctx context.Context, g Grant, p Principal) (Principal, e
 	created.ID = p.ID
 	use.Created(created)
 	err = g.Update(ctx, func(tx *storage.Tx) error {
+		if err := d.checkPerson(tx, p); err != nil {
+			return err
+		}
 		c := p.columns()
 		n, err := tx.Exec(`INSERT INTO principal (id, spiffe_id, person_id, roles, created_by, created_at, expires_at, disabled_at, mac)
 			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (spiffe_id) DO NOTHING`, append(c, d.rows.RowMAC("principal", c...))...)
@@ -124,7 +127,34 @@ func (d *Door) Register(ctx context.Context, g Grant, p Principal) (Principal, e
 	return p, err
 }
 
-// Disable switches a principal off: not for one more request.
+// checkPerson refuses roles that must not meet in one person, who may be
+// registered under several identities.
+func (d *Door) checkPerson(tx *storage.Tx, p Principal) error {
+	rows, err := tx.Query(principalColumns+`WHERE person_id = $1 AND disabled_at = 0`, p.PersonID)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	roles := slices.Clone(p.Roles)
+	for rows.Next() {
+		other, err := d.scanPrincipal(rows)
+		if err != nil {
+			return err
+		}
+		roles = append(roles, other.Roles...)
+	}
+	if err := rows.Err(); err != nil {
+		return err
+	}
+	slices.Sort(roles)
+	if err := policy.CheckRoles(slices.Compact(roles)); err != nil {
+		return fmt.Errorf("all roles of person %s together: %w", p.PersonID, err)
+	}
+	return nil
+}
+
+// Disable switches a principal off: not for one more request. The last one who
+// could apply a policy is refused with key.ErrConflict: register another first.
 func (d *Door) Disable(ctx context.Context, g Grant, spiffeID string) (Principal, error) {
 	if _, err := d.Redeem(g, policy.DisablePrincipal, PrincipalObject(spiffeID).Name); err != nil {
 		return Principal{}, err
@@ -135,6 +165,11 @@ func (d *Door) Disable(ctx context.Context, g Grant, spiffeID string) (Principal
 	}
 	if !p.DisabledAt.IsZero() {
 		return Principal{}, fmt.Errorf("%s: %w already", spiffeID, key.ErrDisabled)
+	}
+	if g.t.set != nil {
+		if err := d.checkWayBack(ctx, g.t.set, g.t, p.ID); err != nil {
+			return Principal{}, fmt.Errorf("%w: without %s nobody could apply a policy: register another administrator first", key.ErrConflict, spiffeID)
+		}
 	}
 	was := d.rows.RowMAC("principal", p.columns()...)
 	p.DisabledAt = time.Now().UTC().Truncate(time.Microsecond)

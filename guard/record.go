@@ -2,6 +2,8 @@ package guard
 
 import (
 	"errors"
+	"fmt"
+	"strings"
 	"time"
 
 	"github.com/sealwright/sealwright/audit"
@@ -32,7 +34,7 @@ func (t *ticket) record(outcome audit.Outcome, cause error) (storage.Entry, erro
 	e.Objects = make([]audit.Object, len(t.acts))
 	for i, a := range t.acts {
 		e.Objects[i] = audit.Object{Kind: string(a.Object.Kind), ID: a.Object.ID, Name: a.Object.Name}
-		if i < len(t.versions) {
+		if t.versions != nil {
 			e.Objects[i].Version = t.versions[i]
 		}
 	}
@@ -43,7 +45,16 @@ func (t *ticket) record(outcome audit.Outcome, cause error) (storage.Entry, erro
 	if cause != nil {
 		e.Failure = failureClass(cause)
 	}
-	return e.Record()
+	entry, err := e.Record()
+	if err != nil && (outcome == audit.Denied || outcome == audit.Failed) {
+		// Nothing the caller wrote may keep a refusal out of the log.
+		e.HostClaimed, e.Reason, e.Context, e.Details = "", "", nil, map[string]string{"left_out": "the request's own words, which cannot be recorded"}
+		for i := range e.Objects {
+			e.Objects[i].Name = strings.ToValidUTF8(fmt.Sprintf("%.256s", e.Objects[i].Name), "?")
+		}
+		entry, err = e.Record()
+	}
+	return entry, err
 }
 
 // decided sums up the decisions: the one that stopped the request, or all that let it pass.

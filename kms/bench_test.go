@@ -47,7 +47,7 @@ func TestEncryptIsCheap(t *testing.T) {
 	}
 	_, err = h.Door.System(t.Context(), "test", acts, func(ctx context.Context, g guard.Grant) error {
 		once := func() {
-			if _, err := h.keys.Encrypt(ctx, g, orders, plaintext, tenant); err != nil {
+			if _, err := h.keys.Encrypt(ctx, g, orders, plaintext); err != nil {
 				t.Error(err)
 			}
 		}
@@ -68,7 +68,7 @@ func BenchmarkService(b *testing.B) {
 	h := newHouse(b, softhsmtest.Device(b))
 	h.key(kms.NewKey{Name: orders})
 	plaintext := make([]byte, 32)
-	sealed, err := h.encrypt(orders, string(plaintext), tenant)
+	sealed, err := h.encrypt(orders, string(plaintext), nil) // granted has no context
 	must(b, err)
 	alone := func(name string, action policy.Action, act func(context.Context, guard.Grant) error) {
 		b.Run(name, func(b *testing.B) {
@@ -83,15 +83,15 @@ func BenchmarkService(b *testing.B) {
 		})
 	}
 	alone("encrypt 32 B", policy.Encrypt, func(ctx context.Context, g guard.Grant) error {
-		_, err := h.keys.Encrypt(ctx, g, orders, plaintext, tenant)
+		_, err := h.keys.Encrypt(ctx, g, orders, plaintext)
 		return err
 	})
 	alone("decrypt 32 B", policy.Decrypt, func(ctx context.Context, g guard.Grant) error {
-		_, err := h.keys.Decrypt(ctx, g, sealed.Text, tenant)
+		_, err := h.keys.Decrypt(ctx, g, sealed.Text)
 		return err
 	})
 	alone("data key", policy.GenerateDataKey, func(ctx context.Context, g guard.Grant) error {
-		_, err := h.keys.DataKey(ctx, g, orders, tenant, true)
+		_, err := h.keys.DataKey(ctx, g, orders, true)
 		return err
 	})
 	b.Run("encrypt 32 B through the door", func(b *testing.B) {
@@ -116,7 +116,7 @@ func BenchmarkService(b *testing.B) {
 			s, err := kms.New(kms.Config{DB: h.DB, Door: h.Door, Rings: h.rings, Device: h.device})
 			must(b, err)
 			h.granted(1, orders, policy.Encrypt, func(ctx context.Context, g guard.Grant) error {
-				_, err := s.Encrypt(ctx, g, orders, plaintext, tenant)
+				_, err := s.Encrypt(ctx, g, orders, plaintext)
 				return err
 			})
 			must(b, s.Close())

@@ -48,8 +48,8 @@ type DataKey struct {
 }
 
 // Encrypt seals plaintext under the current version of the key and binds it to
-// context. Act: kms:Encrypt.
-func (s *Service) Encrypt(ctx context.Context, g guard.Grant, name string, plaintext []byte, context map[string]string) (Sealed, error) {
+// the encryption context of the request. Act: kms:Encrypt.
+func (s *Service) Encrypt(ctx context.Context, g guard.Grant, name string, plaintext []byte) (Sealed, error) {
 	use, err := s.door.Redeem(g, policy.Encrypt, name)
 	if err != nil {
 		return Sealed{}, err
@@ -58,13 +58,13 @@ func (s *Service) Encrypt(ctx context.Context, g guard.Grant, name string, plain
 	if err != nil {
 		return Sealed{}, err
 	}
-	return s.seal(ctx, use, r, plaintext, context)
+	return s.seal(ctx, use, r, plaintext)
 }
 
-// Decrypt opens a ciphertext in text form with the context it was sealed with.
+// Decrypt opens a ciphertext in text form, under the encryption context of the request.
 // Act: kms:Decrypt on what LookupCiphertext returned. Whatever is wrong with
 // the ciphertext or the context is exactly key.ErrInvalidCiphertext.
-func (s *Service) Decrypt(ctx context.Context, g guard.Grant, text string, context map[string]string) (Opened, error) {
+func (s *Service) Decrypt(ctx context.Context, g guard.Grant, text string) (Opened, error) {
 	ciphertext, r, object, err := s.parse(ctx, text)
 	if err != nil {
 		return Opened{}, err
@@ -73,7 +73,7 @@ func (s *Service) Decrypt(ctx context.Context, g guard.Grant, text string, conte
 	if err != nil {
 		return Opened{}, err
 	}
-	plaintext, version, err := s.unsealCiphertext(ctx, use, r, ciphertext, context)
+	plaintext, version, err := s.unsealCiphertext(ctx, use, r, ciphertext)
 	if err != nil {
 		return Opened{}, err
 	}
@@ -83,7 +83,7 @@ func (s *Service) Decrypt(ctx context.Context, g guard.Grant, text string, conte
 // Rewrap moves a ciphertext to the current version of its key; the plaintext
 // does not leave. Acts: kms:RewrapFrom and kms:RewrapTo, both on what
 // LookupCiphertext returned.
-func (s *Service) Rewrap(ctx context.Context, g guard.Grant, text string, context map[string]string) (Rewrapped, error) {
+func (s *Service) Rewrap(ctx context.Context, g guard.Grant, text string) (Rewrapped, error) {
 	ciphertext, r, object, err := s.parse(ctx, text)
 	if err != nil {
 		return Rewrapped{}, err
@@ -96,18 +96,18 @@ func (s *Service) Rewrap(ctx context.Context, g guard.Grant, text string, contex
 	if err != nil {
 		return Rewrapped{}, err
 	}
-	plaintext, version, err := s.unsealCiphertext(ctx, from, r, ciphertext, context)
+	plaintext, version, err := s.unsealCiphertext(ctx, from, r, ciphertext)
 	if err != nil {
 		return Rewrapped{}, err
 	}
 	defer clear(plaintext)
-	sealed, err := s.seal(ctx, to, r, plaintext, context)
+	sealed, err := s.seal(ctx, to, r, plaintext)
 	return Rewrapped{sealed, version}, err
 }
 
 // DataKey makes a data key, with its plaintext or without. Act:
 // kms:GenerateDataKey or kms:GenerateDataKeyWithoutPlaintext.
-func (s *Service) DataKey(ctx context.Context, g guard.Grant, name string, context map[string]string, plaintext bool) (DataKey, error) {
+func (s *Service) DataKey(ctx context.Context, g guard.Grant, name string, plaintext bool) (DataKey, error) {
 	action := policy.GenerateDataKeyWithoutPlaintext
 	if plaintext {
 		action = policy.GenerateDataKey
@@ -122,7 +122,7 @@ func (s *Service) DataKey(ctx context.Context, g guard.Grant, name string, conte
 	}
 	made := make([]byte, materialSize)
 	_, _ = rand.Read(made) // never fails since Go 1.24: the program ends instead
-	sealed, err := s.seal(ctx, use, r, made, context)
+	sealed, err := s.seal(ctx, use, r, made)
 	if err != nil || !plaintext {
 		clear(made)
 		made = nil
@@ -133,7 +133,7 @@ func (s *Service) DataKey(ctx context.Context, g guard.Grant, name string, conte
 	return DataKey{Plaintext: made, Wrapped: sealed.Text, Key: name, Version: sealed.Version}, nil
 }
 
-func (s *Service) seal(ctx context.Context, use guard.Use, r *record, plaintext []byte, context map[string]string) (Sealed, error) {
+func (s *Service) seal(ctx context.Context, use guard.Use, r *record, plaintext []byte) (Sealed, error) {
 	if err := r.usable(use); err != nil {
 		return Sealed{}, err
 	}
@@ -144,7 +144,7 @@ func (s *Service) seal(ctx context.Context, use guard.Use, r *record, plaintext 
 	if err != nil {
 		return Sealed{}, err
 	}
-	ciphertext, err := v.envelope.Seal(envelope.Header{ObjectID: r.ID, Version: uint32(v.number)}, plaintext, context)
+	ciphertext, err := v.envelope.Seal(envelope.Header{ObjectID: r.ID, Version: uint32(v.number)}, plaintext, use.Context())
 	if err != nil {
 		return Sealed{}, err
 	}
@@ -153,7 +153,7 @@ func (s *Service) seal(ctx context.Context, use guard.Use, r *record, plaintext 
 }
 
 // unsealCiphertext opens a ciphertext that names r, or no key if r is nil.
-func (s *Service) unsealCiphertext(ctx context.Context, use guard.Use, r *record, ciphertext []byte, context map[string]string) ([]byte, int64, error) {
+func (s *Service) unsealCiphertext(ctx context.Context, use guard.Use, r *record, ciphertext []byte) ([]byte, int64, error) {
 	if r == nil {
 		return nil, 0, key.ErrInvalidCiphertext
 	}
@@ -174,7 +174,7 @@ func (s *Service) unsealCiphertext(ctx context.Context, use guard.Use, r *record
 	if err != nil {
 		return nil, 0, err
 	}
-	plaintext, err := v.envelope.Open(ciphertext, context)
+	plaintext, err := v.envelope.Open(ciphertext, use.Context())
 	if err != nil {
 		return nil, 0, err
 	}

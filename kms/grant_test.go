@@ -30,7 +30,7 @@ func methods(ciphertext string) map[string]method {
 	}
 	dataKey := func(action policy.Action, plaintext bool) method {
 		return method{[]policy.Action{action}, orders, func(ctx context.Context, s *kms.Service, g guard.Grant) error {
-			_, err := s.DataKey(ctx, g, orders, nil, plaintext)
+			_, err := s.DataKey(ctx, g, orders, plaintext)
 			return err
 		}}
 	}
@@ -48,15 +48,15 @@ func methods(ciphertext string) map[string]method {
 		"Enable":   manage(policy.EnableKey, func(s *kms.Service) func(context.Context, guard.Grant, string) (kms.Key, error) { return s.Enable }),
 		"Disable":  manage(policy.DisableKey, func(s *kms.Service) func(context.Context, guard.Grant, string) (kms.Key, error) { return s.Disable }),
 		"Encrypt": {[]policy.Action{policy.Encrypt}, orders, func(ctx context.Context, s *kms.Service, g guard.Grant) error {
-			_, err := s.Encrypt(ctx, g, orders, []byte("x"), nil)
+			_, err := s.Encrypt(ctx, g, orders, []byte("x"))
 			return err
 		}},
 		"Decrypt": {[]policy.Action{policy.Decrypt}, orders, func(ctx context.Context, s *kms.Service, g guard.Grant) error {
-			_, err := s.Decrypt(ctx, g, ciphertext, nil)
+			_, err := s.Decrypt(ctx, g, ciphertext)
 			return err
 		}},
 		"Rewrap": {[]policy.Action{policy.RewrapFrom, policy.RewrapTo}, orders, func(ctx context.Context, s *kms.Service, g guard.Grant) error {
-			_, err := s.Rewrap(ctx, g, ciphertext, nil)
+			_, err := s.Rewrap(ctx, g, ciphertext)
 			return err
 		}},
 		"DataKey with plaintext":    dataKey(policy.GenerateDataKey, true),

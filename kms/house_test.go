@@ -16,17 +16,25 @@ import (
 	"github.com/sealwright/sealwright/policy"
 	"github.com/sealwright/sealwright/softhsm-test"
 	"github.com/sealwright/sealwright/storage"
+	"github.com/sealwright/sealwright/storage/postgres"
 	"github.com/sealwright/sealwright/storage/sqlite"
+	"github.com/sealwright/sealwright/storage/storagetest"
 )
 
-// devices are what every service test of a device runs on.
-var devices = map[string]func(testing.TB) key.Device{
-	"softhsm": softhsmtest.Device,
+// grounds are what every service test stands on, one after another.
+var grounds = map[string]func(testing.TB) *house{
+	"softhsm": func(t testing.TB) *house { return newHouse(t, softhsmtest.Device(t)) },
+	"swtpm":   func(t testing.TB) *house { return newHouse(t, softhsmtest.TPMDevice(t)) },
+	"softhsm and postgres": func(t testing.TB) *house {
+		db, err := postgres.Create(t.Context(), storagetest.Postgres(t))
+		must(t, err)
+		return newHouseOn(t, softhsmtest.Device(t), db)
+	},
 }
 
-func onEachDevice(t *testing.T, test func(*testing.T, key.Device)) {
-	for name, open := range devices {
-		t.Run(name, func(t *testing.T) { test(t, open(t)) })
+func onEachGround(t *testing.T, test func(*testing.T, *house)) {
+	for name, build := range grounds {
+		t.Run(name, func(t *testing.T) { test(t, build(t)) })
 	}
 }
 
@@ -40,11 +48,17 @@ type house struct {
 	keys    *kms.Service
 }
 
-// newHouse builds a house with the environments ops, dev and prod.
+// newHouse builds a house on a fresh SQLite store.
 func newHouse(t testing.TB, device key.Device) *house {
 	t.Helper()
 	db, err := sqlite.Create(t.Context(), filepath.Join(t.TempDir(), "store.db"))
 	must(t, err)
+	return newHouseOn(t, device, db)
+}
+
+// newHouseOn builds a house with the environments ops, dev and prod.
+func newHouseOn(t testing.TB, device key.Device, db *storage.DB) *house {
+	t.Helper()
 	t.Cleanup(func() { _ = db.Close() })
 	root, err := device.Generate(t.Context(), key.Spec{ID: key.NewID(), Label: "root", Algorithm: key.AES256, Usage: key.UsageWrap})
 	must(t, err)
@@ -115,7 +129,7 @@ func (h *house) manage(name string, action policy.Action) (out kms.Key, err erro
 func (h *house) encrypt(name, plaintext string, encryption map[string]string) (out kms.Sealed, err error) {
 	resolve := func(ctx context.Context) (policy.Object, error) { return h.keys.Lookup(ctx, name) }
 	return out, h.enter(h.Admin, encryption, resolve, func(ctx context.Context, g guard.Grant) (err error) {
-		out, err = h.keys.Encrypt(ctx, g, name, []byte(plaintext), encryption)
+		out, err = h.keys.Encrypt(ctx, g, name, []byte(plaintext))
 		return err
 	}, policy.Encrypt)
 }
@@ -127,7 +141,7 @@ func (h *house) decrypt(text string, encryption map[string]string) (kms.Opened, 
 func (h *house) decryptWith(s *kms.Service, text string, encryption map[string]string) (out kms.Opened, err error) {
 	resolve := func(ctx context.Context) (policy.Object, error) { return s.LookupCiphertext(ctx, text) }
 	return out, h.enter(h.Admin, encryption, resolve, func(ctx context.Context, g guard.Grant) (err error) {
-		out, err = s.Decrypt(ctx, g, text, encryption)
+		out, err = s.Decrypt(ctx, g, text)
 		return err
 	}, policy.Decrypt)
 }
@@ -135,7 +149,7 @@ func (h *house) decryptWith(s *kms.Service, text string, encryption map[string]s
 func (h *house) rewrap(text string, encryption map[string]string) (out kms.Rewrapped, err error) {
 	resolve := func(ctx context.Context) (policy.Object, error) { return h.keys.LookupCiphertext(ctx, text) }
 	return out, h.enter(h.Admin, encryption, resolve, func(ctx context.Context, g guard.Grant) (err error) {
-		out, err = h.keys.Rewrap(ctx, g, text, encryption)
+		out, err = h.keys.Rewrap(ctx, g, text)
 		return err
 	}, policy.RewrapFrom, policy.RewrapTo)
 }
@@ -147,7 +161,7 @@ func (h *house) dataKey(name string, encryption map[string]string, plaintext boo
 	}
 	resolve := func(ctx context.Context) (policy.Object, error) { return h.keys.Lookup(ctx, name) }
 	return out, h.enter(h.Admin, encryption, resolve, func(ctx context.Context, g guard.Grant) (err error) {
-		out, err = h.keys.DataKey(ctx, g, name, encryption, plaintext)
+		out, err = h.keys.DataKey(ctx, g, name, plaintext)
 		return err
 	}, action)
 }

@@ -195,6 +195,7 @@ func (s *Service) switchTo(ctx context.Context, g guard.Grant, action policy.Act
 	}
 	switch was.State {
 	case to:
+		use.Unchanged()
 		return was.Key, nil
 	case from:
 	default:

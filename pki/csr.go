@@ -46,7 +46,8 @@ func ParseCSR(text []byte) (*CSR, error) {
 	}
 	request, err := x509.ParseCertificateRequest(der)
 	if err != nil {
-		return nil, fmt.Errorf("%w: certificate signing request: %w", key.ErrInvalid, err)
+		// The parser's own words are about ASN.1 and help nobody.
+		return nil, fmt.Errorf("%w: certificate signing request: it is not PKCS #10: make one with 'openssl req -new'", key.ErrInvalid)
 	}
 	if !soundHash(request.SignatureAlgorithm) {
 		return nil, fmt.Errorf("%w: certificate signing request: signed with %s: use SHA-256 or better", key.ErrInvalid, request.SignatureAlgorithm)

@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"math/big"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -59,8 +60,16 @@ func TestEveryShape(t *testing.T) {
 	h := build(t)
 	z := lint.NewZlint()
 	for name, o := range orders(t) {
+		start := time.Now()
 		c := h.issue(t, o)
+		end := time.Now()
 		if err := z.Certificate(c.Raw); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if parsed, err := x509.ParseCertificate(c.Raw); err != nil || !reflect.DeepEqual(parsed, c) {
+			t.Errorf("%s: what Sign returns is not what its bytes say: %v", name, err)
+		}
+		if err := c.CheckSignatureFrom(h.issuer.Certificate()); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 		for _, usage := range o.Profile.Usages {
@@ -72,11 +81,12 @@ func TestEveryShape(t *testing.T) {
 		if ttl == 0 {
 			ttl = o.Profile.DefaultTTL
 		}
-		if left := time.Until(c.NotAfter); left > ttl || left < ttl-5*time.Second {
-			t.Errorf("%s: %s left of %s", name, left, ttl)
+		// Whole seconds: both ends belong to the validity.
+		if c.NotAfter.Before(start.Add(ttl-2*time.Second)) || c.NotAfter.After(end.Add(ttl)) {
+			t.Errorf("%s: issued at %s for %s, ends at %s", name, start, ttl, c.NotAfter)
 		}
-		if back := time.Since(c.NotBefore); back < 0 || back > pki.Backdate+5*time.Second {
-			t.Errorf("%s: begins %s ago", name, back)
+		if c.NotBefore.Before(start.Add(-pki.Backdate-time.Second)) || c.NotBefore.After(end.Add(-pki.Backdate)) {
+			t.Errorf("%s: issued at %s, begins at %s", name, start, c.NotBefore)
 		}
 		if noPointer := len(c.CRLDistributionPoints) == 0; noPointer != (ttl < pki.NoRevAvailBelow) {
 			t.Errorf("%s: lives %s and has CRL pointers %v", name, ttl, c.CRLDistributionPoints)

@@ -22,6 +22,8 @@ const (
 	GetPublicKey                    Action = "kms:GetPublicKey"
 	DisableKey                      Action = "kms:DisableKey"
 	EnableKey                       Action = "kms:EnableKey"
+	CreateIssuer                    Action = "pki:CreateIssuer"
+	SignCRL                         Action = "pki:SignCRL"
 	IssueCertificate                Action = "pki:IssueCertificate"
 	ListCertificates                Action = "pki:ListCertificates"
 	RevokeCertificate               Action = "pki:RevokeCertificate"
@@ -78,7 +80,9 @@ var actionTable = []ActionInfo{
 	{GetPublicKey, []Kind{KindKey}, "read the public half of the key"},
 	{DisableKey, []Kind{KindKey}, "switch the key off"},
 	{EnableKey, []Kind{KindKey}, "switch the key on"},
-	{IssueCertificate, []Kind{KindCertificate, KindIssuer}, "have a certificate issued"},
+	{CreateIssuer, []Kind{KindIssuer}, "create an issuer"},
+	{SignCRL, []Kind{KindIssuer}, "have a CRL signed; the service does it by itself when one is due"},
+	{IssueCertificate, []Kind{KindCertificate}, "have a certificate issued"},
 	{ListCertificates, []Kind{KindEnvironment, KindSystem, KindCertificate, KindIssuer}, "list and read certificates"},
 	{RevokeCertificate, []Kind{KindCertificate}, "revoke the certificate"},
 	{DescribeIssuer, []Kind{KindIssuer, KindEnvironment, KindSystem}, "read issuers"},

@@ -10,10 +10,14 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"runtime/debug"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/sealwright/sealwright/api"
 	"github.com/sealwright/sealwright/guard"
@@ -26,6 +30,7 @@ type call struct {
 	route *api.Route
 	r     *http.Request
 	id    string
+	query url.Values
 	body  []byte
 	index int64 // of the audit entry; -1 for none
 	who   guard.Credential
@@ -56,24 +61,29 @@ func (c *call) serve(w http.ResponseWriter, f func(*call) (any, error)) (status 
 			status = c.refuse(w, api.ErrInternal)
 		}
 	}()
+	slots := c.inFlight
+	if c.route.Public {
+		slots = c.publicInFlight
+	}
 	select {
-	case c.inFlight <- struct{}{}:
-		defer func() { <-c.inFlight }()
+	case slots <- struct{}{}:
+		defer func() { <-slots }()
 	default:
-		return c.refuse(w, fmt.Errorf("%w: %d requests are under way", key.ErrBusy, maxInFlight))
+		return c.refuse(w, fmt.Errorf("%w: %d requests are under way", key.ErrBusy, cap(slots)))
 	}
 	ctx, cancel := context.WithTimeout(c.r.Context(), c.route.Timeout)
 	defer cancel()
 	c.r = c.r.WithContext(ctx)
-	if err := c.readBody(w); err != nil {
-		return c.refuse(w, err)
-	}
+	// Who nobody knows cannot make the service read, let alone keep, a body.
 	if !c.route.Public {
 		var err error
 		if c.who, err = c.identify(); err != nil {
 			c.Door.Refuse(c.source(), err)
 			return c.refuse(w, err)
 		}
+	}
+	if err := c.read(w); err != nil {
+		return c.refuse(w, err)
 	}
 	answer, err := f(c)
 	if err != nil {
@@ -82,11 +92,56 @@ func (c *call) serve(w http.ResponseWriter, f func(*call) (any, error)) (status 
 	return c.answer(w, answer)
 }
 
+// read reads and checks what every route's request has: query, headers, body.
+func (c *call) read(w http.ResponseWriter) error {
+	if err := c.readQuery(); err != nil {
+		return err
+	}
+	if err := c.checkHeaders(); err != nil {
+		return err
+	}
+	return c.readBody(w)
+}
+
+// readQuery refuses parameters the route does not take, and repeated ones.
+func (c *call) readQuery() (err error) {
+	if c.r.URL.RawQuery == "" || c.route.Name == nowhere {
+		return nil
+	}
+	if c.query, err = url.ParseQuery(c.r.URL.RawQuery); err != nil {
+		return fmt.Errorf("%w: the query does not parse", key.ErrInvalid)
+	}
+	for name, values := range c.query {
+		takes := func(p api.Parameter) bool { return p.Name == name }
+		switch {
+		case !slices.ContainsFunc(c.route.Query, takes):
+			return fmt.Errorf("%w: unknown query parameter %.60q", key.ErrInvalid, name)
+		case len(values) > 1:
+			return fmt.Errorf("%w: query parameter %s is given twice", key.ErrInvalid, name)
+		case !utf8.ValidString(values[0]):
+			return fmt.Errorf("%w: query parameter %s is not UTF-8", key.ErrInvalid, name)
+		}
+	}
+	return nil
+}
+
+// checkHeaders refuses headers that could not stand in an entry or a row.
+func (c *call) checkHeaders() error {
+	if reason := c.r.Header.Get(api.HeaderReason); len(reason) > api.MaxReason || !utf8.ValidString(reason) || strings.ContainsFunc(reason, unicode.IsControl) {
+		return fmt.Errorf("%w: %s: one line of UTF-8, at most %d bytes", key.ErrInvalid, api.HeaderReason, api.MaxReason)
+	}
+	k := c.r.Header.Get(api.HeaderIdempotencyKey)
+	if printable := func(r rune) bool { return r > ' ' && r < 0x7f }; len(k) > api.MaxIdempotency || strings.ContainsFunc(k, func(r rune) bool { return !printable(r) }) {
+		return fmt.Errorf("%w: %s: at most %d printable ASCII characters without spaces", key.ErrInvalid, api.HeaderIdempotencyKey, api.MaxIdempotency)
+	}
+	return nil
+}
+
 // readBody reads the body whole, bounded by the route, before anything else
 // happens: its digest is what approvals and repeats are about.
 func (c *call) readBody(w http.ResponseWriter) error {
 	if c.route.Request == nil {
-		if c.r.ContentLength > 0 {
+		if c.r.ContentLength != 0 { // -1: of unknown length, but there is one
 			return fmt.Errorf("%w: %s takes no body", key.ErrInvalid, c.route.Pattern)
 		}
 		return nil
@@ -134,22 +189,13 @@ func (c *call) enter(resolve func(context.Context) ([]guard.Act, error), encrypt
 			return guard.RequestDigest([]byte(c.r.Method), []byte(c.r.URL.RequestURI()), []byte(c.who.SPIFFEID), c.body)
 		},
 	}
-	if len(req.Reason) > maxReason {
-		return fmt.Errorf("%w: a reason has at most %d bytes", key.ErrInvalid, maxReason)
-	}
 	if c.route.Mutates {
 		req.IdempotencyKey = c.r.Header.Get(api.HeaderIdempotencyKey)
-		if len(req.IdempotencyKey) > api.MaxIdempotency {
-			return fmt.Errorf("%w: an Idempotency-Key has at most %d bytes", key.ErrInvalid, api.MaxIdempotency)
-		}
 	}
 	var err error
 	c.index, err = c.Door.Enter(c.r.Context(), req, act)
 	return err
 }
-
-// maxReason bounds the caller's own words in an entry.
-const maxReason = 256
 
 // on names acts whose objects have no attributes that change.
 func on(acts ...guard.Act) func(context.Context) ([]guard.Act, error) {
@@ -212,7 +258,7 @@ func (c *call) refuse(w http.ResponseWriter, err error) int {
 		_, _ = w.Write(again.Body)
 		return again.Status
 	}
-	p := api.FromError(err)
+	p := api.FromError(c.timely(err))
 	p.RequestID = c.id
 	var need *guard.ApprovalError
 	if errors.As(err, &need) {
@@ -229,8 +275,21 @@ func (c *call) refuse(w http.ResponseWriter, err error) int {
 	if p.Retryable() {
 		h.Set("Retry-After", "1")
 	}
+	var method *methodError
+	if errors.As(err, &method) {
+		h.Set("Allow", strings.Join(method.allowed, ", "))
+	}
 	c.ownHeaders(h)
 	w.WriteHeader(p.Status)
 	_, _ = w.Write(body)
 	return p.Status
+}
+
+// timely gives an error that is only the end of the request's time its kind:
+// nothing is broken, and later there may be time enough.
+func (c *call) timely(err error) error {
+	if over := c.r.Context().Err(); over != nil && errors.Is(err, over) {
+		return fmt.Errorf("%w: %w", key.ErrBusy, err)
+	}
+	return err
 }

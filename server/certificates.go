@@ -54,10 +54,14 @@ func (c *call) order(in api.IssueRequest) (ca.Order, error) {
 	if len(in.CSR) > api.MaxCSR || len(in.DNS)+len(in.IP) > api.MaxNames {
 		return out, fmt.Errorf("%w: a request has at most %d bytes of CSR and %d names", key.ErrInvalid, api.MaxCSR, api.MaxNames)
 	}
-	if out.Environment == "" && !strings.HasPrefix(in.SPIFFE, "spiffe://") {
-		if out.Environment, _, _, err = guard.ParseSPIFFE(c.who.SPIFFEID); err != nil {
-			return out, err
-		}
+	own, _, _, err := guard.ParseSPIFFE(c.who.SPIFFEID)
+	if err != nil {
+		return out, err
+	}
+	if in.SPIFFE == "" {
+		out.Environment = cmp.Or(in.Environment, own)
+	} else if out.Identity, err = c.spiffeID(in.SPIFFE, cmp.Or(in.Environment, own)); err != nil {
+		return out, err
 	}
 	for _, text := range in.IP {
 		ip, err := netip.ParseAddr(text)
@@ -74,9 +78,8 @@ func (c *call) listCertificates() (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	q := c.r.URL.Query()
-	f := ca.Filter{Identity: q.Get("identity"), After: after, Limit: limit}
-	if text := q.Get("expires_before"); text != "" {
+	f := ca.Filter{Identity: c.query.Get("identity"), After: after, Limit: limit}
+	if text := c.query.Get("expires_before"); text != "" {
 		if f.ExpiresBefore, err = time.Parse(time.RFC3339, text); err != nil {
 			return nil, fmt.Errorf("%w: expires_before: write a time like 2026-01-31T00:00:00Z", key.ErrInvalid)
 		}
@@ -84,6 +87,7 @@ func (c *call) listCertificates() (any, error) {
 	out := api.CertificateList{Certificates: []api.Certificate{}}
 	err = c.enter(on(guard.Act{Action: policy.ListCertificates, Object: ca.CertificatesObject(f.Environment)}), nil, func(ctx context.Context, g guard.Grant) error {
 		list, next, err := c.CA.List(ctx, g, f)
+		out.Certificates = out.Certificates[:0] // the door may run an act again
 		for _, one := range list {
 			out.Certificates = append(out.Certificates, wireCertificate(&one))
 		}
@@ -122,7 +126,7 @@ func (c *call) onCertificate(action policy.Action, do func(context.Context, guar
 	var out *ca.Certificate
 	err := c.enter(func(ctx context.Context) ([]guard.Act, error) {
 		object, err := c.CA.ObjectOf(ctx, serial)
-		return []guard.Act{{Action: action, Object: object}}, err
+		return []guard.Act{{Action: action, Object: object, Asked: "certificate " + serial}}, err
 	}, nil, func(ctx context.Context, g guard.Grant) (err error) {
 		out, err = do(ctx, g, serial)
 		return err
@@ -136,6 +140,7 @@ func (c *call) onCertificate(action policy.Action, do func(context.Context, guar
 func (c *call) listIssuers() (any, error) {
 	out := api.IssuerList{Issuers: []api.Issuer{}}
 	err := c.withIssuers(func(list []ca.Issuer) error {
+		out.Issuers = out.Issuers[:0] // the door may run an act again
 		for _, i := range list {
 			out.Issuers = append(out.Issuers, api.Issuer{
 				ID: i.ID, Environment: i.Environment, Parent: i.Parent, Subject: i.Certificate.Subject.String(), State: i.State, Mode: i.Mode,
@@ -150,6 +155,7 @@ func (c *call) listIssuers() (any, error) {
 func (c *call) bundle() (any, error) {
 	var out api.Bundle
 	err := c.withIssuers(func(list []ca.Issuer) error {
+		out = api.Bundle{} // the door may run an act again
 		for _, i := range list {
 			if i.Parent != "" {
 				out.Issuers += string(pki.EncodePEM(i.Certificate))

@@ -43,7 +43,11 @@ func (c *call) onCiphertext(ciphertext string, encryption map[string]string, act
 		if err != nil {
 			return nil, err
 		}
-		return actsOn(object, actions), nil
+		acts := actsOn(object, actions)
+		for i := range acts {
+			acts[i].Asked = "the key of this ciphertext"
+		}
+		return acts, nil
 	}, encryption, act)
 }
 
@@ -76,11 +80,12 @@ func (c *call) listKeys() (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	environment := c.r.URL.Query().Get("environment")
+	environment := c.query.Get("environment")
 	act := guard.Act{Action: policy.ListKeys, Object: kms.ListObject(environment)}
 	out := api.KeyList{Keys: []api.Key{}}
 	err = c.enter(on(act), nil, func(ctx context.Context, g guard.Grant) error {
 		list, next, err := c.Keys.List(ctx, g, environment, after, limit)
+		out.Keys = out.Keys[:0] // the door may run an act again
 		for _, k := range list {
 			out.Keys = append(out.Keys, wireKey(k))
 		}
@@ -120,7 +125,7 @@ func (c *call) encrypt() (any, error) {
 	}
 	var out kms.Sealed
 	err = c.onKey(name, in.Context, func(ctx context.Context, g guard.Grant) (err error) {
-		out, err = c.Keys.Encrypt(ctx, g, name, in.Plaintext, in.Context)
+		out, err = c.Keys.Encrypt(ctx, g, name, in.Plaintext)
 		return err
 	}, policy.Encrypt)
 	return api.EncryptResponse{Ciphertext: out.Text, Key: name, Version: out.Version}, err
@@ -133,7 +138,7 @@ func (c *call) decrypt() (any, error) {
 	}
 	var out kms.Opened
 	err := c.onCiphertext(in.Ciphertext, in.Context, func(ctx context.Context, g guard.Grant) (err error) {
-		out, err = c.Keys.Decrypt(ctx, g, in.Ciphertext, in.Context)
+		out, err = c.Keys.Decrypt(ctx, g, in.Ciphertext)
 		return err
 	}, policy.Decrypt)
 	return api.DecryptResponse{Plaintext: out.Plaintext, Key: out.Key, Version: out.Version}, err
@@ -146,7 +151,7 @@ func (c *call) rewrap() (any, error) {
 	}
 	var out kms.Rewrapped
 	err := c.onCiphertext(in.Ciphertext, in.Context, func(ctx context.Context, g guard.Grant) (err error) {
-		out, err = c.Keys.Rewrap(ctx, g, in.Ciphertext, in.Context)
+		out, err = c.Keys.Rewrap(ctx, g, in.Ciphertext)
 		return err
 	}, policy.RewrapFrom, policy.RewrapTo)
 	return api.RewrapResponse{Ciphertext: out.Text, Key: out.Key, FromVersion: out.From, Version: out.Version}, err
@@ -167,7 +172,7 @@ func (c *call) dataKey() (any, error) {
 	}
 	var out kms.DataKey
 	err = c.onKey(name, in.Context, func(ctx context.Context, g guard.Grant) (err error) {
-		out, err = c.Keys.DataKey(ctx, g, name, in.Context, in.Plaintext)
+		out, err = c.Keys.DataKey(ctx, g, name, in.Plaintext)
 		return err
 	}, action)
 	return api.DataKeyResponse{Plaintext: out.Plaintext, Wrapped: out.Wrapped, Key: name, Version: out.Version}, err
@@ -245,7 +250,7 @@ func (c *call) publicKey() (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	version, err := number(c.r.URL.Query().Get("version"), 0)
+	version, err := number(c.query.Get("version"), 0)
 	if err != nil {
 		return nil, fmt.Errorf("version: %w", err)
 	}

@@ -49,6 +49,8 @@ func newMetrics(s *Server) *metrics {
 			}
 			return 1
 		}),
+		gauge("sealwright_store_queued_changes", "Changes that wait for a batch.", func() float64 { return float64(s.DB.Waiting()) }),
+		deviceMetrics{s.Devices},
 	)
 	m.scrape = promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{DisableCompression: true})
 	return m

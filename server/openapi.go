@@ -33,11 +33,9 @@ func describe(version string) ([]byte, error) {
 	reflector.Spec.Components.SecuritySchemes["mtls"] = openapi31.SecuritySchemeOrReference{
 		SecurityScheme: (&openapi31.SecurityScheme{}).WithDescription("A client certificate of a registered principal, with its chain.").WithMutualTLS(openapi31.MutualTLS{}),
 	}
-	reflector.DefaultOptions = append(reflector.DefaultOptions, jsonschema.InterceptProp(func(p jsonschema.InterceptPropParams) error {
-		if p.Processed && p.Field.Type == reflect.TypeFor[api.Duration]() {
-			p.PropertySchema.WithType(jsonschema.String.Type()).WithExamples("1h30m")
-		}
-		return nil
+	reflector.AddTypeMapping(api.Duration(0), "")
+	reflector.DefaultOptions = append(reflector.DefaultOptions, jsonschema.InterceptProp(describeField), jsonschema.InterceptNullability(func(p jsonschema.InterceptNullabilityParams) {
+		p.Schema.RemoveType(jsonschema.Null) // a list is empty, never null
 	}))
 	for _, route := range api.Routes() {
 		if err := describeRoute(reflector, route); err != nil {
@@ -45,6 +43,22 @@ func describe(version string) ([]byte, error) {
 		}
 	}
 	return json.Marshal(reflector.Spec)
+}
+
+// describeField says what its type does not: that a field is always there, and
+// how a duration is written.
+func describeField(p jsonschema.InterceptPropParams) error {
+	tag, ok := p.Field.Tag.Lookup("json")
+	if !ok || !p.Processed {
+		return nil
+	}
+	if !strings.Contains(tag, ",omit") {
+		p.ParentSchema.Required = append(p.ParentSchema.Required, p.Name)
+	}
+	if p.Field.Type == reflect.TypeFor[api.Duration]() {
+		p.PropertySchema.WithExamples("1h30m")
+	}
+	return nil
 }
 
 func describeRoute(reflector *openapi31.Reflector, route api.Route) error {
@@ -76,7 +90,16 @@ func describeRoute(reflector *openapi31.Reflector, route api.Route) error {
 		cu.Description = "A refusal"
 		cu.ContentType = api.ProblemType
 	})
-	return reflector.AddOperation(op)
+	if err := reflector.AddOperation(op); err != nil || route.Request == nil {
+		return err
+	}
+	item := reflector.Spec.Paths.MapOfPathItemValues[op.PathPattern()]
+	for _, described := range []*openapi31.Operation{item.Post, item.Put} {
+		if described != nil && described.RequestBody != nil {
+			described.RequestBody.RequestBody.WithRequired(true)
+		}
+	}
+	return nil
 }
 
 // parametersOf makes a struct type of the route's path and query parameters,
@@ -110,4 +133,3 @@ func parametersOf(route api.Route, path string) any {
 	}
 	return reflect.New(reflect.StructOf(fields)).Interface()
 }
-

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
 	"strconv"
 
 	"github.com/sealwright/sealwright/api"
@@ -60,16 +59,20 @@ func (c *call) listPrincipals() (any, error) {
 }
 
 func (c *call) disablePrincipal() (any, error) {
-	p, err := c.Door.PrincipalByID(c.r.Context(), c.r.PathValue("id"))
-	if err != nil && !isNotFound(err) {
-		return nil, err
+	id := c.r.PathValue("id")
+	if _, err := key.ParseID(id); err != nil {
+		return nil, fmt.Errorf("%w: a principal is named by its id, as 'principal list' prints it", key.ErrInvalid)
 	}
-	missing := err
-	if missing != nil {
-		p.SPIFFEID = c.r.PathValue("id") // the door is asked all the same: only who may disable learns what exists
-	}
-	act := guard.Act{Action: policy.DisablePrincipal, Object: guard.PrincipalObject(p.SPIFFEID)}
-	err = c.enter(on(act), nil, func(ctx context.Context, g guard.Grant) (err error) {
+	var p guard.Principal
+	var missing error
+	err := c.enter(func(ctx context.Context) (_ []guard.Act, err error) {
+		// Only who may disable learns what exists.
+		missing = nil
+		if p, err = c.Door.PrincipalByID(ctx, id); isNotFound(err) {
+			p.SPIFFEID, missing, err = id, err, nil
+		}
+		return []guard.Act{{Action: policy.DisablePrincipal, Object: guard.PrincipalObject(p.SPIFFEID), Asked: "principal " + id}}, err
+	}, nil, func(ctx context.Context, g guard.Grant) (err error) {
 		if missing != nil {
 			return missing
 		}
@@ -84,31 +87,13 @@ func isNotFound(err error) bool { return errors.Is(err, key.ErrNotFound) }
 // decode reads the request's body.
 func (c *call) decode(v any) error { return api.DecodeBytes(c.body, v) }
 
-// page reads after and limit.
+// page reads after and limit of a list.
 func (c *call) page() (after string, limit int, err error) {
-	q, err := url.ParseQuery(c.r.URL.RawQuery)
-	if err != nil {
-		return "", 0, fmt.Errorf("%w: the query does not parse", key.ErrInvalid)
-	}
-	for name := range q {
-		if !c.takes(name) {
-			return "", 0, fmt.Errorf("%w: unknown query parameter %.60q", key.ErrInvalid, name)
-		}
-	}
 	limit = api.DefaultPage
-	if text := q.Get("limit"); text != "" {
+	if text := c.query.Get("limit"); text != "" {
 		if limit, err = strconv.Atoi(text); err != nil || limit < 1 || limit > api.MaxPage {
 			return "", 0, fmt.Errorf("%w: limit: use 1 to %d", key.ErrInvalid, api.MaxPage)
 		}
 	}
-	return q.Get("after"), limit, nil
-}
-
-func (c *call) takes(parameter string) bool {
-	for _, p := range c.route.Query {
-		if p.Name == parameter {
-			return true
-		}
-	}
-	return false
+	return c.query.Get("after"), limit, nil
 }

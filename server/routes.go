@@ -2,8 +2,12 @@ package server
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
+	"path"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/sealwright/sealwright/api"
 	"github.com/sealwright/sealwright/key"
@@ -59,19 +63,22 @@ func handlers() map[string]func(*call) (any, error) {
 	}
 }
 
-// Handler returns the whole API.
-func (s *Server) Handler() (http.Handler, error) {
-	return s.handler(func(api.Route) bool { return true })
-}
+// nowhere is the name of the route of what no other route answers.
+const nowhere = "none"
 
-func (s *Server) handler(wanted func(api.Route) bool) (http.Handler, error) {
+// methodError says which methods a path has.
+type methodError struct{ allowed []string }
+
+func (e *methodError) Error() string { return "use " + strings.Join(e.allowed, " or ") }
+
+// Handler returns the whole API.
+func (s *Server) Handler() (http.Handler, error) { return s.handler(api.Routes()) }
+
+func (s *Server) handler(routes []api.Route) (http.Handler, error) {
 	mux := http.NewServeMux()
 	byName := handlers()
 	methods := map[string]bool{}
-	for _, route := range api.Routes() {
-		if !wanted(route) {
-			continue
-		}
+	for _, route := range routes {
 		f := byName[route.Name]
 		if f == nil {
 			return nil, fmt.Errorf("route %s has no handler", route.Name)
@@ -80,19 +87,39 @@ func (s *Server) handler(wanted func(api.Route) bool) (http.Handler, error) {
 		methods[method] = true
 		mux.Handle(route.Pattern, s.handle(&route, f))
 	}
-	mux.Handle("/", s.handle(&api.Route{Name: "none", Public: true, Timeout: bodyTimeout}, func(c *call) (any, error) {
+	missing := s.handle(&api.Route{Name: nowhere, Public: true, Timeout: 30 * time.Second, Status: http.StatusNotFound}, func(c *call) (any, error) {
 		var allowed []string
-		for m := range methods {
+		for _, m := range slices.Sorted(maps.Keys(methods)) {
 			other := c.r.Clone(c.r.Context())
 			other.Method = m
-			if _, pattern := mux.Handler(other); pattern != "/" {
+			if _, pattern := mux.Handler(other); strings.Contains(pattern, " ") && plainPath(c.r) {
 				allowed = append(allowed, m)
 			}
 		}
 		if len(allowed) > 0 {
-			return nil, fmt.Errorf("%w: use %s", api.ErrMethod, strings.Join(allowed, " or "))
+			return nil, fmt.Errorf("%w: %w", api.ErrMethod, &methodError{allowed})
 		}
 		return nil, fmt.Errorf("%w: no such path; /openapi.json lists them", key.ErrNotFound)
-	}))
-	return mux, nil
+	})
+	mux.Handle("/", missing)
+	for _, route := range routes {
+		// The mux would redirect the bare path of these to the one with a slash.
+		_, pattern, _ := strings.Cut(route.Pattern, " ")
+		if bare, _, ok := strings.Cut(pattern, "/{path...}"); ok {
+			mux.Handle(bare, missing)
+		}
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !plainPath(r) { // the mux would redirect, in words of its own
+			missing.ServeHTTP(w, r)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	}), nil
+}
+
+// plainPath reports whether a path is written in the one way that is answered.
+func plainPath(r *http.Request) bool {
+	p := r.URL.Path
+	return strings.HasPrefix(p, "/") && path.Clean(p) == p && r.Method != http.MethodConnect
 }

@@ -4,7 +4,7 @@
 package server
 
 import (
-	"context"
+	"cmp"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
@@ -23,12 +23,10 @@ import (
 
 // Limits of one server. Requests over them are refused, never queued for ever.
 const (
-	maxInFlight    = 1024
-	maxHeaderBytes = 16 << 10
-	headerTimeout  = 10 * time.Second
-	bodyTimeout    = 30 * time.Second
-	idleTimeout    = 2 * time.Minute
-	answerTimeout  = 11 * time.Minute // longer than the longest route
+	maxPublicInFlight = 128 // a crowd at the open doors leaves the others free
+	maxHeaderBytes    = 16 << 10
+	idleTimeout       = 2 * time.Minute
+	answerTimeout     = 11 * time.Minute // longer than the longest route
 )
 
 // Store says whose house this is; it does not change while the service runs.
@@ -59,19 +57,30 @@ type Config struct {
 	Roots   *x509.CertPool // whose client certificates are looked at
 	Version string
 	Logger  *slog.Logger
+
+	InFlight      int           // requests at once; zero: 1024
+	HeaderTimeout time.Duration // for a request's headers; zero: 10 s
+	BodyTimeout   time.Duration // for a request's headers and body; zero: 30 s
 }
+
+func (c *Config) inFlight() int                { return cmp.Or(c.InFlight, 1024) }
+func (c *Config) headerTimeout() time.Duration { return cmp.Or(c.HeaderTimeout, 10*time.Second) }
+func (c *Config) bodyTimeout() time.Duration   { return cmp.Or(c.BodyTimeout, 30*time.Second) }
 
 // Server answers requests. Its handlers are safe for concurrent use.
 type Server struct {
 	Config
-	metrics  *metrics
-	inFlight chan struct{}
-	openAPI  func() ([]byte, error)
+	metrics        *metrics
+	inFlight       chan struct{}
+	parsing        chan struct{} // one slot: policies that a caller brings along
+	publicInFlight chan struct{}
+	readiness      readiness
+	openAPI        func() ([]byte, error)
 }
 
 // New returns a server; it listens nowhere.
 func New(c Config) (*Server, error) {
-	s := &Server{Config: c, inFlight: make(chan struct{}, maxInFlight)}
+	s := &Server{Config: c, inFlight: make(chan struct{}, c.inFlight()), publicInFlight: make(chan struct{}, maxPublicInFlight), parsing: make(chan struct{}, 1)}
 	s.metrics = newMetrics(s)
 	s.openAPI = openAPIOnce(c.Version)
 	return s, nil
@@ -84,7 +93,7 @@ func (s *Server) HTTP(certificate func(*tls.ClientHelloInfo) (*tls.Certificate, 
 	if err != nil {
 		return nil, err
 	}
-	h := plain(handler, s.Logger)
+	h := s.plain(handler)
 	h.ConnContext = connContext
 	h.TLSConfig = &tls.Config{
 		MinVersion:     tls.VersionTLS13,
@@ -96,40 +105,32 @@ func (s *Server) HTTP(certificate func(*tls.ClientHelloInfo) (*tls.Certificate, 
 	return h, nil
 }
 
-// PublicHTTP returns an http.Server for what needs no caller: CRLs, CA
-// certificates, health and metrics. They are no secrets and work without TLS.
-func (s *Server) PublicHTTP() (*http.Server, error) {
-	handler, err := s.handler(func(r api.Route) bool { return r.Public })
+// PublicHTTP returns an http.Server without TLS for the named public routes:
+// what needs no caller and is no secret.
+func (s *Server) PublicHTTP(patterns ...string) (*http.Server, error) {
+	var routes []api.Route
+	for _, p := range patterns {
+		route, ok := api.LookupRoute(p)
+		if !ok || !route.Public {
+			return nil, fmt.Errorf("%w: %q is no public route", key.ErrInvalid, p)
+		}
+		routes = append(routes, route)
+	}
+	handler, err := s.handler(routes)
 	if err != nil {
 		return nil, err
 	}
-	return plain(handler, s.Logger), nil
+	return s.plain(handler), nil
 }
 
-func plain(handler http.Handler, logger *slog.Logger) *http.Server {
+func (s *Server) plain(handler http.Handler) *http.Server {
 	return &http.Server{
 		Handler:           handler,
 		MaxHeaderBytes:    maxHeaderBytes,
-		ReadHeaderTimeout: headerTimeout,
-		ReadTimeout:       bodyTimeout,
+		ReadHeaderTimeout: s.headerTimeout(),
+		ReadTimeout:       s.bodyTimeout(),
 		WriteTimeout:      answerTimeout,
 		IdleTimeout:       idleTimeout,
-		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
+		ErrorLog:          slog.NewLogLogger(s.Logger.Handler(), slog.LevelDebug),
 	}
-}
-
-// Ready reports why the service could not serve now, or nil.
-func (s *Server) Ready(ctx context.Context) error {
-	if err := s.DB.Check(ctx); err != nil {
-		return fmt.Errorf("store: %w", err)
-	}
-	if err := s.Log.Check(ctx); err != nil {
-		return fmt.Errorf("log: %w", err)
-	}
-	for _, d := range s.Devices {
-		if err := d.Device.Health(ctx); err != nil {
-			return fmt.Errorf("device %s: %w", d.Name, err)
-		}
-	}
-	return nil
 }

@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"time"
 
 	"github.com/sealwright/sealwright/api"
@@ -38,6 +37,7 @@ func (c *call) status() (any, error) {
 		if out.Log.Size, err = c.Log.Size(ctx); err != nil {
 			return err
 		}
+		out.Devices = nil // the door may run an act again
 		for _, d := range c.Devices {
 			st := api.DeviceStatus{Name: d.Name, Kind: d.Kind, Healthy: true}
 			if err := d.Device.Health(ctx); err != nil {
@@ -48,19 +48,6 @@ func (c *call) status() (any, error) {
 		return nil
 	})
 	return out, err
-}
-
-func (c *call) live() (any, error) { return text("ok\n"), nil }
-
-func (c *call) ready() (any, error) {
-	if err := c.Ready(c.r.Context()); err != nil {
-		// Anybody may ask: the reason goes to the log, the kind to the caller.
-		c.Logger.Warn("not ready", "error", err)
-		p := api.FromError(err)
-		p.Status = http.StatusServiceUnavailable
-		return nil, p.Err()
-	}
-	return text("ok\n"), nil
 }
 
 func text(s string) raw { return raw{media: "text/plain; charset=utf-8", body: []byte(s)} }

@@ -251,6 +251,10 @@ func (db *DB) seal(a *assembly, id string, reqs []*request) (epoch int64, s *set
 	if err != nil {
 		return 0, db.setback(fmt.Errorf("locking the log's head: %w", err))
 	}
+	if seen := db.epoch.Load(); head.Epoch < seen {
+		// With it back, narrowing would not be noticed until the number is reached again.
+		return 0, &setback{fault: FaultCorrupt, err: fmt.Errorf("authz_epoch is %d and was %d: the store was set back while it was in use: stop the service and find out by whom", head.Epoch, seen)}
+	}
 	stale := false
 	for _, r := range reqs {
 		if r.err == nil && r.change.Epoch != 0 && r.change.Epoch < head.Epoch {

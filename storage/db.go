@@ -61,10 +61,9 @@ func New(ctx context.Context, engine Engine) (*DB, error) {
 	}
 	if err != nil {
 		if conn != nil {
-			conn.Close()
+			err = errors.Join(err, conn.Close())
 		}
-		engine.Close()
-		return nil, fmt.Errorf("opening the store: %w", err)
+		return nil, fmt.Errorf("opening the store: %w", errors.Join(err, engine.Close()))
 	}
 	db.texts = texts{}
 	go db.run()

@@ -35,6 +35,7 @@ func rootCommand(out, problems io.Writer) *cobra.Command {
   sealwrightd dev                       try it: a SoftHSM2 token, a store and an administrator in ./.sealwright
   sealwrightd init --config FILE …      create a store; never overwrites
   sealwrightd serve --config FILE       serve a store; never creates
+  sealwrightd enrol IDENTITY …          issue the certificate of a person or a machine
   sealwrightd config check --config FILE
 
 Exit codes: 0 done, 1 failed, 2 misused, 5 the device refused the PIN (do not
@@ -49,7 +50,8 @@ restart before it is corrected: tokens lock).`,
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
 		return cli.Misuse("sealwrightd --help", "%w", err)
 	})
-	root.AddCommand(devCommand(out, problems), initCommand(out), serveCommand(problems), configCommand(out))
+	root.AddCommand(devCommand(out, problems), initCommand(out), serveCommand(problems), enrolCommand(out), configCommand(out))
+	cli.Help(root)
 	return root
 }
 
@@ -77,9 +79,9 @@ run creates it, later runs find it again. Loopback only; not for production.`,
 			return dev(ctx, o, out, problems)
 		},
 	}
-	cmd.Flags().StringVar(&o.dir, "dir", ".sealwright", "the directory")
-	cmd.Flags().StringVar(&o.listen, "listen", "127.0.0.1:8470", "loopback address of the API; port 0 takes a free one")
-	cmd.Flags().StringVar(&o.device, "device", "softhsm", "softhsm or swtpm; fixed by the first run")
+	cmd.Flags().StringVar(&o.dir, "dir", ".sealwright", "the `DIR` of everything")
+	cmd.Flags().StringVar(&o.listen, "listen", "127.0.0.1:8470", "loopback `ADDRESS` of the API, CRLs on the next port; port 0 takes free ones")
+	cmd.Flags().StringVar(&o.device, "device", "softhsm", "`DEVICE`: softhsm or swtpm; fixed by the first run")
 	return cmd
 }
 
@@ -95,7 +97,8 @@ issuer for each, and the first administrator from a certificate request.
 It creates and never overwrites.
 
 A recovery recipient opens the keyrings when every device is lost. Make one
-offline with 'sealwrightd init --make-recovery-key FILE'.`,
+offline with 'sealwrightd init --make-recovery-key FILE'. This version writes
+its slots; the command that uses them is not there yet.`,
 		Example: `  openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj / -keyout admin.key -out admin.csr
   sealwrightd init --config config.yaml --admin-csr admin.csr --online-root --no-recovery --out admin`,
 		Args: noArguments,
@@ -111,14 +114,14 @@ offline with 'sealwrightd init --make-recovery-key FILE'.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&config, "config", "", "the configuration file")
-	f.StringVar(&o.adminCSR, "admin-csr", "", "certificate request (PEM) of the first administrator; its key stays where it is")
-	f.StringVar(&o.adminName, "admin-name", "admin", "the administrator's name: user/NAME")
-	f.StringVar(&o.out, "out", ".", "directory for the administrator's cert.pem and ca.pem")
+	f.StringVar(&config, "config", "", "the configuration `FILE` (required)")
+	f.StringVar(&o.adminCSR, "admin-csr", "", "certificate request `FILE` (PEM) of the first administrator, good for 30 days; its key stays where it is (required)")
+	f.StringVar(&o.adminName, "admin-name", "admin", "the administrator is user/`NAME`")
+	f.StringVar(&o.out, "out", ".", "`DIR` for the administrator's cert.pem and ca.pem")
 	f.BoolVar(&o.onlineRoot, "online-root", false, "keep the root CA's key in this device, without an offline ceremony; status shows it for ever")
-	f.StringVar(&o.recipient, "recovery-recipient", "", "file with the recovery recipient")
+	f.StringVar(&o.recipient, "recovery-recipient", "", "`FILE` with the recovery recipient")
 	f.BoolVar(&o.noRecovery, "no-recovery", false, "no recovery: when the device is lost, everything is lost")
-	f.StringVar(&o.makeRecovery, "make-recovery-key", "", "only make a recovery key FILE and its recipient FILE.pub; do this offline")
+	f.StringVar(&o.makeRecovery, "make-recovery-key", "", "only make a recovery key `FILE` and its recipient FILE.pub; do this offline")
 	return cmd
 }
 
@@ -139,7 +142,7 @@ func serveCommand(problems io.Writer) *cobra.Command {
 			return serveConfig(ctx, c, problems)
 		},
 	}
-	cmd.Flags().StringVar(&config, "config", "", "the configuration file")
+	cmd.Flags().StringVar(&config, "config", "", "the configuration `FILE` (required)")
 	return cmd
 }
 
@@ -159,7 +162,7 @@ func configCommand(out io.Writer) *cobra.Command {
 			return nil
 		},
 	}
-	check.Flags().StringVar(&config, "config", "", "the configuration file")
+	check.Flags().StringVar(&config, "config", "", "the configuration `FILE` (required)")
 	cmd.AddCommand(check)
 	return cmd
 }

@@ -12,7 +12,9 @@ import (
 
 	"github.com/goccy/go-yaml"
 
+	"github.com/sealwright/sealwright/hsm"
 	"github.com/sealwright/sealwright/key"
+	"github.com/sealwright/sealwright/tpm"
 )
 
 // Config is the one file of sealwrightd. Unknown keys are refused; relative
@@ -157,8 +159,17 @@ func (c *Config) completeStore(dir string) error {
 	default:
 		return fmt.Errorf("%w: store: required: sqlite:PATH or postgres://…", key.ErrInvalid)
 	}
-	if !strings.HasPrefix(c.Device, "pkcs11:") && !strings.HasPrefix(c.Device, "tpm:") {
-		return fmt.Errorf("%w: device: required: pkcs11:token=…;module-path=…?pin-source=file:… or tpm:device=/dev/tpmrm0", key.ErrInvalid)
+	var err error
+	switch {
+	case strings.HasPrefix(c.Device, "pkcs11:"):
+		_, err = hsm.ParseURI(c.Device)
+	case strings.HasPrefix(c.Device, "tpm:"):
+		_, err = tpm.ParseURI(c.Device)
+	default:
+		err = fmt.Errorf("%w: required: pkcs11:token=…;module-path=…?pin-source=file:… or tpm:device=/dev/tpmrm0", key.ErrInvalid)
+	}
+	if err != nil {
+		return fmt.Errorf("device: %w", err)
 	}
 	if c.State == "" {
 		return fmt.Errorf("%w: state: required: a directory outside the store, like /var/lib/sealwright/state", key.ErrInvalid)

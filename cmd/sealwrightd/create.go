@@ -47,7 +47,7 @@ const (
 )
 
 // initStore is 'sealwrightd init'.
-func initStore(ctx context.Context, c Config, o initOptions, out io.Writer) error {
+func initStore(ctx context.Context, c Config, o initOptions, out io.Writer) (err error) {
 	n, err := o.check()
 	if err != nil {
 		return err
@@ -56,7 +56,7 @@ func initStore(ctx context.Context, c Config, o initOptions, out io.Writer) erro
 	if err != nil {
 		return err
 	}
-	defer h.close()
+	defer func() { err = errors.Join(err, h.close()) }()
 	if err := writeAdmin(o.out, admin, nil); err != nil {
 		return err
 	}
@@ -72,7 +72,7 @@ func initStore(ctx context.Context, c Config, o initOptions, out io.Writer) erro
 		fmt.Fprintln(out, "There is no recovery: when the device is lost, everything is lost.")
 	}
 	fmt.Fprintln(out, "The root CA's key lies in this device (--online-root); status says so for ever.")
-	return h.close()
+	return nil
 }
 
 // check reads what the flags name before anything is created.
@@ -191,7 +191,7 @@ func (h *house) furnish(ctx context.Context, n newStore) (admin *ca.Issued, err 
 		return admin, fmt.Errorf("registering the administrator: %w", err)
 	}
 	for _, i := range append([]ca.NewIssuer{{Lifetime: rootLifetime}}, h.issuers()...) {
-		err = system(policy.IssueCertificate, ca.IssuerObject(i.Environment), func(ctx context.Context, g guard.Grant) error {
+		err = system(policy.CreateIssuer, ca.IssuerObject(i.Environment), func(ctx context.Context, g guard.Grant) error {
 			_, err := h.ca.Create(ctx, g, i)
 			return err
 		})

@@ -82,7 +82,7 @@ func dev(ctx context.Context, o devOptions, out, problems io.Writer) (err error)
 			logger.Error("writing "+dir+"/env", "error", err)
 			return
 		}
-		greet(out, h, dir, o.dir, address, created)
+		greet(out, h, o.dir, address, created)
 	})
 }
 
@@ -271,13 +271,27 @@ func writeEnv(dir, address, logKey string) error {
 	} {
 		env += "export " + v[0] + "='" + shellQuote(v[1]) + "'\n"
 	}
+	env += pathLine()
 	if err := durable.WriteFile(filepath.Join(dir, "env"), []byte(env), 0o600); err != nil {
 		return err
 	}
 	return durable.WriteFile(filepath.Join(dir, "ready"), []byte(address+"\n"), 0o600)
 }
 
-func greet(out io.Writer, h *house, dir, shown, address string, created bool) {
+// pathLine puts the command line on the PATH, where it lies beside this program.
+func pathLine() string {
+	self, err := os.Executable()
+	if err != nil {
+		return ""
+	}
+	dir := filepath.Dir(self)
+	if _, err := os.Stat(filepath.Join(dir, "sealwright")); err != nil {
+		return ""
+	}
+	return `case ":$PATH:" in *:'` + shellQuote(dir) + `':*) ;; *) export PATH='` + shellQuote(dir) + `':"$PATH" ;; esac` + "\n"
+}
+
+func greet(out io.Writer, h *house, shown, address string, created bool) {
 	did := "Found everything again in"
 	if created {
 		did = "Created a new Sealwright in"

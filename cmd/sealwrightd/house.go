@@ -69,41 +69,43 @@ func deviceKind(uri string) string {
 }
 
 // openHouse opens a store that was created before. It creates nothing.
-func openHouse(ctx context.Context, c Config, logger *slog.Logger) (h *house, err error) {
-	h = &house{config: c}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, h.close())
-		}
-	}()
-	if h.db, err = openDB(ctx, c.Store); err != nil {
-		return nil, fmt.Errorf("opening the store: %w", err)
+func openHouse(ctx context.Context, c Config, logger *slog.Logger) (*house, error) {
+	h := &house{config: c}
+	if err := h.open(ctx, logger); err != nil {
+		return nil, errors.Join(err, h.close())
+	}
+	return h, nil
+}
+
+func (h *house) open(ctx context.Context, logger *slog.Logger) (err error) {
+	if h.db, err = openDB(ctx, h.config.Store); err != nil {
+		return fmt.Errorf("opening the store: %w", err)
 	}
 	h.built(h.db.Close)
 	if h.store, err = readStore(ctx, h.db); err != nil {
-		return nil, err
+		return err
 	}
-	if err := h.store.fits(c); err != nil {
-		return nil, err
+	if err := h.store.fits(h.config); err != nil {
+		return err
 	}
-	if h.device, err = openDevice(ctx, c.Device, logger); err != nil {
-		return nil, err
+	if h.device, err = openDevice(ctx, h.config.Device, logger); err != nil {
+		return err
 	}
 	h.built(h.device.Close)
 	if h.rings, err = keyring.Open(ctx, h.ringConfig()); err != nil {
-		return nil, fmt.Errorf("opening the keyrings: %w", err)
+		return fmt.Errorf("opening the keyrings: %w", err)
 	}
 	h.built(func() error { h.rings.Close(); return nil })
 	if err := h.store.check(h.rings); err != nil {
-		return nil, err
+		return err
 	}
 	if err := h.openServices(ctx, logger); err != nil {
-		return nil, err
+		return err
 	}
 	if err := errors.Join(h.keys.Reconcile(ctx), h.ca.Reconcile(ctx)); err != nil {
-		return nil, fmt.Errorf("finding out what the last run left undone: %w", err)
+		return fmt.Errorf("finding out what the last run left undone: %w", err)
 	}
-	return h, h.door.CheckRules(ctx, h.log)
+	return h.door.CheckRules(ctx)
 }
 
 // fits refuses a configuration of another store.
@@ -138,7 +140,7 @@ func (h *house) openServices(ctx context.Context, logger *slog.Logger) error {
 	}
 	h.built(h.log.Close)
 	inventory := &inventory{}
-	h.door, err = guard.Open(ctx, guard.Config{DB: h.db, Rows: h.rings, Inventory: inventory})
+	h.door, err = guard.Open(ctx, guard.Config{DB: h.db, Rows: h.rings, Inventory: inventory, Log: h.log})
 	if err != nil {
 		return fmt.Errorf("opening the door: %w", err)
 	}

@@ -23,6 +23,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/sealwright/sealwright/api"
 	"github.com/sealwright/sealwright/guard"
 	"github.com/sealwright/sealwright/internal/cli"
 	"github.com/sealwright/sealwright/kms/keyring"
@@ -75,11 +76,7 @@ func (h *house) serve(ctx context.Context, logger *slog.Logger, ready func(addre
 	if err := own.renew(ctx); err != nil {
 		return fmt.Errorf("making the service's own certificate: %w", err)
 	}
-	api, err := s.HTTP(own.get)
-	if err != nil {
-		return err
-	}
-	public, err := s.PublicHTTP()
+	native, err := s.HTTP(own.get)
 	if err != nil {
 		return err
 	}
@@ -106,42 +103,59 @@ func (h *house) serve(ctx context.Context, logger *slog.Logger, ready func(addre
 			return nil
 		})
 	}
-	listeners, err := h.publicListeners()
+	public, err := h.public(s)
 	if err != nil {
 		_ = listener.Close()
 		return err
 	}
-	for _, l := range listeners {
-		serve(public, func() error { return public.Serve(l) })
+	for _, p := range public {
+		serve(p.server, func() error { return p.server.Serve(p.listener) })
 	}
-	serve(api, func() error { return api.ServeTLS(listener, "", "") })
+	serve(native, func() error { return native.ServeTLS(listener, "", "") })
 	group.Go(func() error { own.run(ctx, logger); return nil })
+	group.Go(func() error { review(ctx, s, logger); return nil })
 	notify("READY=1\nSTATUS=serving on " + listener.Addr().String())
 	ready(listener.Addr().String())
 	group.Go(func() error { <-ctx.Done(); notify("STOPPING=1"); return nil })
 	return group.Wait()
 }
 
-// publicListeners are the plain HTTP ones, for CRLs and for metrics.
-func (h *house) publicListeners() (listeners []net.Listener, err error) {
-	addresses := []string{h.config.CRLListen, h.config.MetricsListen}
-	if h.config.crl != nil {
-		listeners, addresses[0] = append(listeners, h.config.crl), ""
-	}
-	for _, address := range addresses {
-		if address == "" {
-			continue
-		}
-		l, err := net.Listen("tcp", address)
+// plainHTTP is one listener without TLS.
+type plainHTTP struct {
+	server   *http.Server
+	listener net.Listener
+}
+
+// public opens the plain HTTP listeners: CRLs on one, metrics on another, and
+// neither shows what the other is for.
+func (h *house) public(s *server.Server) (all []plainHTTP, err error) {
+	defer func() {
 		if err != nil {
-			for _, open := range listeners {
-				_ = open.Close()
+			for _, p := range all {
+				_ = p.listener.Close()
 			}
-			return nil, fmt.Errorf("listening: %w", err)
 		}
-		listeners = append(listeners, l)
+	}()
+	add := func(open net.Listener, address string, routes ...string) error {
+		if open == nil && address == "" {
+			return nil
+		}
+		plain, err := s.PublicHTTP(routes...)
+		if err != nil {
+			return err
+		}
+		if open == nil {
+			if open, err = net.Listen("tcp", address); err != nil {
+				return fmt.Errorf("listening: %w", err)
+			}
+		}
+		all = append(all, plainHTTP{plain, open})
+		return nil
 	}
-	return listeners, nil
+	if err := add(h.config.crl, h.config.CRLListen, api.RouteCRL, api.RouteCA); err != nil {
+		return all, err
+	}
+	return all, add(nil, h.config.MetricsListen, api.RouteMetrics, api.RouteLive, api.RouteReady)
 }
 
 func (h *house) server(ctx context.Context, logger *slog.Logger) (*server.Server, error) {
@@ -159,6 +173,21 @@ func (h *house) server(ctx context.Context, logger *slog.Logger) (*server.Server
 		Devices: []server.Device{{Name: "main", Kind: deviceKind(h.config.Device), Device: h.device}},
 		Roots:   roots, Version: version, Logger: logger,
 	})
+}
+
+// review compares what decides with the log, now and then once a day. It goes
+// on in the background, because a long log takes a while to read.
+func review(ctx context.Context, s *server.Server, logger *slog.Logger) {
+	for {
+		if err := s.Review(ctx); err != nil && ctx.Err() == nil {
+			logger.Error("comparing the store with its log", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(24 * time.Hour):
+		}
+	}
 }
 
 // ownCertificate is the service's TLS certificate. Its key lives in memory only.

@@ -70,7 +70,11 @@ func Create(ctx context.Context, c Config, recovery []Recipient, environments ..
 		return nil, err
 	}
 	made := make([]*ring, 0, len(environments))
-	for _, name := range environments {
+	for i, name := range environments {
+		if slices.Contains(environments[:i], name) {
+			s.Close()
+			return nil, fmt.Errorf("%w: environment %.80q is named twice", key.ErrInvalid, name)
+		}
 		r, err := s.generate(ctx, name, recovery)
 		if err != nil {
 			s.Close()

@@ -74,6 +74,9 @@ func TestConfigIsChecked(t *testing.T) {
 	if _, err := Create(t.Context(), c, nil, "Not A Name"); !errors.Is(err, key.ErrInvalid) {
 		t.Errorf("a bad environment: %v, want ErrInvalid", err)
 	}
+	if _, err := Create(t.Context(), c, nil, "dev", "prod", "dev"); !errors.Is(err, key.ErrInvalid) {
+		t.Errorf("an environment named twice: %v, want ErrInvalid", err)
+	}
 	if _, err := Create(t.Context(), c, []Recipient{{}}); !errors.Is(err, key.ErrInvalid) {
 		t.Errorf("an empty recipient: %v, want ErrInvalid", err)
 	}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -47,11 +48,16 @@ func BenchmarkIssue(b *testing.B) {
 			var ours, theirs time.Duration
 			var times []time.Duration
 			n := 0
+			var ourCPU, theirCPU time.Duration
 			for b.Loop() {
+				start := cpu(b)
 				d, _ := together(b, callers, turn, limit)
 				theirs += d
+				middle := cpu(b)
+				theirCPU += middle - start
 				d, each := together(b, callers, turn, issue)
 				ours += d
+				ourCPU += cpu(b) - middle
 				times = append(times, each...)
 				n += turn
 			}
@@ -61,9 +67,19 @@ func BenchmarkIssue(b *testing.B) {
 			b.ReportMetric(100*theirs.Seconds()/ours.Seconds(), "%ofLimit")
 			b.ReportMetric(float64(times[len(times)/2].Microseconds()), "p50-µs")
 			b.ReportMetric(float64(times[len(times)*99/100].Microseconds()), "p99-µs")
+			b.ReportMetric(float64(ourCPU.Microseconds())/float64(n), "cpu-µs")
+			b.ReportMetric(float64(theirCPU.Microseconds())/float64(n), "limit-cpu-µs")
 			b.ReportMetric(0, "ns/op")
 		})
 	}
+}
+
+// cpu is the CPU time this process has used.
+func cpu(b *testing.B) time.Duration {
+	b.Helper()
+	var u syscall.Rusage
+	must(b, syscall.Getrusage(syscall.RUSAGE_SELF, &u))
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // rawLoop is the limit: what anybody must do who checks a request and signs a certificate.

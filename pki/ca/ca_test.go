@@ -275,6 +275,50 @@ func TestIdentity(t *testing.T) {
 	}
 }
 
+// TestInventoryTampering: who can write to the database, where inventory rows
+// carry no MAC, can neither undo a revocation nor make a certificate count that
+// does not.
+func TestInventoryTampering(t *testing.T) {
+	h := build(t)
+	ids := map[string]string{}
+	for _, i := range h.allIssuers(t) {
+		ids[i.Name()] = i.ID
+	}
+	revoked := h.issue(t, order(t, "service/payments")).Certificate.Serial
+	_, err := h.revoke(t, revoked, 1)
+	must(t, err)
+	lab := order(t, "service/payments")
+	lab.Environment = "lab"
+	mute := h.issue(t, lab).Certificate.Serial
+	refused := func(name, serial string) {
+		t.Helper()
+		_, err := h.ca.Identity(t.Context(), serial)
+		want(t, name, err, key.ErrUnauthenticated)
+	}
+	h.tryExec(t, `INSERT INTO certificate SELECT serial, '`+ids["ops"]+`', profile, identity, names, spki, shard, issued_by, not_before, not_after FROM certificate WHERE serial = '`+revoked+`'`)
+	refused("a second row for a revoked certificate", revoked)
+	h.tryExec(t, `DELETE FROM certificate WHERE serial = '`+revoked+`' AND issuer = '`+ids["dev"]+`'`)
+	refused("a revoked certificate at another issuer", revoked)
+	h.tryExec(t, `UPDATE certificate SET issuer = '`+ids["dev"]+`' WHERE serial = '`+mute+`'`)
+	refused("a certificate moved to an issuer that identifies", mute)
+}
+
+// TestReviewFindsRevocationsGone: a revocation that was deleted from the
+// database is missed, because the log has it.
+func TestReviewFindsRevocationsGone(t *testing.T) {
+	h := build(t)
+	review := func() error { return h.Door.Review(t.Context(), h.ca.Review()) }
+	for range 2 {
+		_, err := h.revoke(t, h.issue(t, order(t, "service/payments")).Certificate.Serial, 1)
+		must(t, err)
+	}
+	must(t, review())
+	h.tryExec(t, `DELETE FROM revocation WHERE serial = (SELECT MIN(serial) FROM revocation)`)
+	want(t, "a revocation deleted", review(), key.ErrIntegrity)
+	h.tryExec(t, `UPDATE revocation SET serial = 'abc'`)
+	want(t, "a revocation of another certificate", review(), key.ErrIntegrity)
+}
+
 func TestCRLs(t *testing.T) {
 	h := build(t)
 	ctx := t.Context()

@@ -39,10 +39,10 @@ type effect struct {
 
 // Create makes a root (its key stays in the device: for dev, or where it was
 // explicitly asked for) or the issuer of an environment under it. The grant is
-// for pki:IssueCertificate on [IssuerObject]. It returns key.ErrExists when
+// for pki:CreateIssuer on [IssuerObject]. It returns key.ErrExists when
 // there is an active one.
 func (s *Service) Create(ctx context.Context, g guard.Grant, in NewIssuer) (*Issuer, error) {
-	use, err := s.config.Door.Redeem(g, policy.IssueCertificate, IssuerObject(in.Environment).Name)
+	use, err := s.config.Door.Redeem(g, policy.CreateIssuer, IssuerObject(in.Environment).Name)
 	if err != nil {
 		return nil, err
 	}
@@ -208,7 +208,7 @@ func (s *Service) Reconcile(ctx context.Context) error {
 		if err := json.Unmarshal(intent.Data, &e); err != nil {
 			return fmt.Errorf("%w: intent %s: %w", key.ErrIntegrity, intent.ID, err)
 		}
-		act := guard.Act{Action: policy.IssueCertificate, Object: policy.Object{Kind: policy.KindIssuer, Name: intent.Object, ID: e.Issuer}}
+		act := guard.Act{Action: policy.CreateIssuer, Object: policy.Object{Kind: policy.KindIssuer, Name: intent.Object, ID: e.Issuer}}
 		err := s.config.Door.Reconcile(ctx, intent, act, func(ctx context.Context) (string, error) { return s.settle(ctx, e) })
 		if err != nil {
 			return err
@@ -236,6 +236,8 @@ func (s *Service) settle(ctx context.Context, e effect) (outcome string, err err
 		return "nothing was made", nil
 	case err != nil:
 		return "", fmt.Errorf("looking for device key %s: %w", e.Label, err)
+	case ref.Label != e.Label:
+		return "", fmt.Errorf("%w: the device key of an open intent is called %s there, not %s", key.ErrIntegrity, ref.Label, e.Label)
 	}
 	if err := s.config.Device.Destroy(ctx, ref); err != nil && !errors.Is(err, key.ErrNotFound) {
 		return "", fmt.Errorf("destroying device key %s: %w", e.Label, err)

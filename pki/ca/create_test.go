@@ -2,6 +2,7 @@ package ca_test
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"strings"
@@ -17,7 +18,7 @@ import (
 
 func (h *house) tryCreate(t *testing.T, in ca.NewIssuer) error {
 	t.Helper()
-	_, err := h.Door.System(t.Context(), "test", []guard.Act{{Action: policy.IssueCertificate, Object: ca.IssuerObject(in.Environment)}}, func(ctx context.Context, g guard.Grant) error {
+	_, err := h.Door.System(t.Context(), "test", []guard.Act{{Action: policy.CreateIssuer, Object: ca.IssuerObject(in.Environment)}}, func(ctx context.Context, g guard.Grant) error {
 		_, err := h.ca.Create(ctx, g, in)
 		return err
 	})
@@ -114,6 +115,28 @@ func TestReconcile(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestForgedIntents: who can write to the database cannot have a device key
+// destroyed, neither one of an issuer nor any other in the device.
+func TestForgedIntents(t *testing.T) {
+	h := build(t)
+	other, err := h.device.Generate(t.Context(), key.Spec{ID: key.NewID(), Label: "somebody/else", Algorithm: key.ECDSAP256, Usage: key.UsageSign})
+	must(t, err)
+	for name, data := range map[string]string{
+		"made up": fmt.Sprintf(`{"issuer":"%s","key":"%s","label":"somebody/else"}`, key.NewID(), other.ID),
+		"empty":   "",
+	} {
+		h.tryExec(t, `DELETE FROM intent WHERE resolved_at = 0`)
+		h.tryExec(t, `INSERT INTO intent (id, kind, object, data, principal, created_at, resolved_at, outcome) VALUES ('f', 'pki.create-issuer', 'root', x'`+hex.EncodeToString([]byte(data))+`', 'system', 1, 0, '')`)
+		want(t, name, h.ca.Reconcile(t.Context()), key.ErrIntegrity)
+	}
+	h.tryExec(t, `DELETE FROM intent WHERE id = 'f'`)
+	h.tryExec(t, `UPDATE intent SET resolved_at = 0, outcome = ''`)
+	want(t, "opened again", h.ca.Reconcile(t.Context()), key.ErrIntegrity)
+	_, err = h.device.Find(t.Context(), other.ID)
+	must(t, err)
+	h.issue(t, order(t, "service/payments"))
 }
 
 func (h *house) intents(t *testing.T) []guard.Intent {

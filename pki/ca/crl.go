@@ -170,7 +170,7 @@ func (s *Service) makeCRL(ctx context.Context, id, serial string) error {
 				}
 			}
 		}
-		act := guard.Act{Action: policy.IssueCertificate, Object: i.Object()}
+		act := guard.Act{Action: policy.SignCRL, Object: i.Object()}
 		var stored bool
 		_, err := s.config.Door.System(ctx, "making the CRL of issuer "+i.Name(), []guard.Act{act}, func(ctx context.Context, g guard.Grant) error {
 			use, err := s.config.Door.Redeem(g, act.Action, act.Object.Name)
@@ -200,7 +200,7 @@ func (s *Service) nextCRL(ctx context.Context, g guard.Grant, use guard.Use, i *
 		}
 		// An entry stays until it was on one CRL made after the certificate's end
 		// (RFC 5280 3.3): then nobody accepts the certificate any more.
-		rows, err := tx.Query(`SELECT issuer, serial, reason, not_after, revoked_at, revoked_by, mac FROM revocation WHERE issuer = $1 AND not_after > $2 ORDER BY serial`, i.ID, last)
+		rows, err := tx.Query(selectRevocation+` WHERE issuer = $1 AND not_after > $2 ORDER BY serial`, i.ID, last)
 		if err != nil {
 			return err
 		}
@@ -230,6 +230,8 @@ func (s *Service) nextCRL(ctx context.Context, g guard.Grant, use guard.Use, i *
 	})
 	return err == nil, err
 }
+
+const selectRevocation = `SELECT issuer, serial, reason, not_after, revoked_at, revoked_by, mac FROM revocation`
 
 // errTaken: another server stored a CRL meanwhile.
 var errTaken = fmt.Errorf("%w: the CRL was made elsewhere meanwhile", key.ErrConflict)

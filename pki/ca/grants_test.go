@@ -27,7 +27,7 @@ func TestGrants(t *testing.T) {
 	must(t, err)
 	acts, err := h.ca.Acts(o)
 	must(t, err)
-	issuer := guard.Act{Action: policy.IssueCertificate, Object: ca.IssuerObject("new")}
+	issuer := guard.Act{Action: policy.CreateIssuer, Object: ca.IssuerObject("new")}
 	for name, m := range map[string]struct {
 		acts []guard.Act
 		call func(context.Context, guard.Grant) error

@@ -284,14 +284,17 @@ func (s *Service) Identity(ctx context.Context, serial string) (string, error) {
 		return "", err
 	}
 	var issuer, identity string
-	var after, revoked int64
-	err = s.config.DB.QueryRow(ctx, `SELECT c.issuer, c.identity, c.not_after, COALESCE(r.revoked_at, 0)
-		FROM certificate c LEFT JOIN revocation r ON r.issuer = c.issuer AND r.serial = c.serial WHERE c.serial = $1`, serial).Scan(&issuer, &identity, &after, &revoked)
-	if noRows(err) {
-		return refuse("is not in the inventory")
-	}
+	var rows, after, revoked int64
+	// Inventory rows carry no MAC, so a second one of the same serial must not
+	// lead around the first one's revocation. Serials are 126 random bits: whatever
+	// issuer a revocation names, it means this certificate.
+	err = s.config.DB.QueryRow(ctx, `SELECT COUNT(*), COALESCE(MIN(issuer), ''), COALESCE(MIN(identity), ''), COALESCE(MIN(not_after), 0),
+		(SELECT COUNT(*) FROM revocation WHERE serial = $1 AND issuer IN (SELECT id FROM issuer)) FROM certificate WHERE serial = $1`, serial).Scan(&rows, &issuer, &identity, &after, &revoked)
 	if err != nil {
 		return "", fmt.Errorf("reading the inventory: %w", err)
+	}
+	if rows == 0 {
+		return refuse("is not in the inventory")
 	}
 	i := all.byID[issuer]
 	if i == nil {
@@ -301,6 +304,8 @@ func (s *Service) Identity(ctx context.Context, serial string) (string, error) {
 		i = all.byID[issuer]
 	}
 	switch {
+	case rows > 1:
+		return refuse("is in the inventory more than once")
 	case revoked != 0:
 		return refuse("is revoked: get a new one")
 	case time.Now().UnixMicro() > after+time.Second.Microseconds():
@@ -311,6 +316,11 @@ func (s *Service) Identity(ctx context.Context, serial string) (string, error) {
 		return refuse("is from an issuer that was switched off")
 	case identity == "":
 		return refuse("has no SPIFFE ID")
+	}
+	// An issuer's name constraint binds it to its environment, so a row that says
+	// otherwise was moved to an issuer that did not sign it.
+	if id, err := pki.ParseSPIFFEID(identity); err != nil || id.TrustDomain != i.Environment+"."+s.config.Domain {
+		return refuse("names an identity outside its issuer's environment")
 	}
 	return identity, nil
 }

@@ -164,7 +164,7 @@ func (s *Service) Issue(ctx context.Context, g guard.Grant, o Order) (*Issued, e
 		return nil, err
 	}
 	row := rowOf(leaf, i.ID, n.profile.Name, n.Identity, uses[0].Principal.SPIFFEID)
-	uses[0].Detail("serial", row.Serial)
+	uses[0].Detail(detailSerial, row.Serial)
 	uses[0].Detail("issuer", i.ID)
 	if err := g.Update(ctx, row.insert); err != nil {
 		return nil, err

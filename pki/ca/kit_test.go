@@ -42,12 +42,11 @@ func (i *inventory) Identity(ctx context.Context, serial string) (string, error)
 }
 
 // empty is a house without issuers.
-func empty(t testing.TB, device key.Device) *house {
+func empty(t testing.TB, device key.Device, options ...guardtest.Option) *house {
 	t.Helper()
 	inv := &inventory{}
-	h := &house{device: device, Kit: guardtest.New(t, func(c *guard.Config) {
-		inv.Inventory, c.Inventory = c.Inventory, inv
-	})}
+	options = append(options, func(c *guard.Config) { inv.Inventory, c.Inventory = c.Inventory, inv })
+	h := &house{device: device, Kit: guardtest.New(t, options...)}
 	h.ca = h.open(t, ca.Config{})
 	inv.ca = h.ca
 	return h
@@ -77,7 +76,7 @@ func furnish(t testing.TB, h *house) *house {
 
 func (h *house) create(t testing.TB, in ca.NewIssuer) {
 	t.Helper()
-	h.System(t, guard.Act{Action: policy.IssueCertificate, Object: ca.IssuerObject(in.Environment)}, func(ctx context.Context, g guard.Grant) error {
+	h.System(t, guard.Act{Action: policy.CreateIssuer, Object: ca.IssuerObject(in.Environment)}, func(ctx context.Context, g guard.Grant) error {
 		_, err := h.ca.Create(ctx, g, in)
 		return err
 	})

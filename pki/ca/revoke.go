@@ -12,6 +12,9 @@ import (
 	"github.com/sealwright/sealwright/storage"
 )
 
+// detailSerial is where an entry names the certificate; Review reads it again.
+const detailSerial = "serial"
+
 // revocation is a row, its columns in the order of the table.
 type revocation struct {
 	issuer, serial string
@@ -53,7 +56,7 @@ func (s *Service) Revoke(ctx context.Context, g guard.Grant, serial string, reas
 	}
 	c.RevokedAt, c.RevokedBy, c.Reason = time.Now().UTC().Truncate(time.Microsecond), use.Principal.SPIFFEID, reason
 	use.Created(c.Object())
-	use.Detail("serial", c.Serial)
+	use.Detail(detailSerial, c.Serial)
 	use.Detail("reason", fmt.Sprint(reason))
 	r := revocation{c.Issuer, c.Serial, reason, c.NotAfter.UnixMicro(), c.RevokedAt.UnixMicro(), c.RevokedBy}
 	columns := append(r.columns(), s.config.Rows.RowMAC("revocation", r.columns()...))

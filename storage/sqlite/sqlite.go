@@ -32,8 +32,7 @@ func Create(ctx context.Context, path string) (*storage.DB, error) {
 		return nil, fmt.Errorf("creating the store %s: %w", path, err)
 	}
 	if err := lay(ctx, path); err != nil {
-		lock.release()
-		return nil, fmt.Errorf("creating the store %s: %w", path, err)
+		return nil, fmt.Errorf("creating the store %s: %w", path, errors.Join(err, lock.release()))
 	}
 	return open(ctx, path, lock)
 }
@@ -54,8 +53,7 @@ func Open(ctx context.Context, path string) (*storage.DB, error) {
 		err = update(ctx, path)
 	}
 	if err != nil {
-		lock.release()
-		return nil, fmt.Errorf("opening the store %s: %w", path, err)
+		return nil, fmt.Errorf("opening the store %s: %w", path, errors.Join(err, lock.release()))
 	}
 	return open(ctx, path, lock)
 }
@@ -122,13 +120,11 @@ func update(ctx context.Context, path string) error {
 func open(ctx context.Context, path string, lock *lock) (*storage.DB, error) {
 	writers, err := sql.Open("sqlite3", dsn(path, writing))
 	if err != nil {
-		lock.release()
-		return nil, fmt.Errorf("opening the store %s: %w", path, err)
+		return nil, fmt.Errorf("opening the store %s: %w", path, errors.Join(err, lock.release()))
 	}
 	readers, err := sql.Open("sqlite3", dsn(path, reading))
 	if err != nil {
-		lock.release()
-		return nil, fmt.Errorf("opening the store %s: %w", path, errors.Join(err, writers.Close()))
+		return nil, fmt.Errorf("opening the store %s: %w", path, errors.Join(err, writers.Close(), lock.release()))
 	}
 	// One write connection, closed for good after a failure.
 	writers.SetMaxOpenConns(1)

@@ -80,6 +80,7 @@ func measure(b *testing.B, db *storage.DB, callers int, change func(int) storage
 	wg.Wait()
 	used = cpuTime() - used
 	b.StopTimer()
+	syncs = (syncs + SyncRate(b)) / 2 // the disk of a shared machine has moods
 	rate := float64(b.N) / b.Elapsed().Seconds()
 	slices.Sort(latencies)
 	b.ReportMetric(rate, "op/s")

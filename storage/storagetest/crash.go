@@ -80,7 +80,7 @@ func (f *Fate) Crash(t *testing.T, where string, wrap []string, after time.Durat
 		f.Done, f.Refused, f.Unknown = map[string]int64{}, map[string]int64{}, map[string]int64{}
 	}
 	args := append(append([]string{}, wrap...), os.Args[0], "-test.run=^TestDoomed$", "-test.v")
-	cmd := exec.Command(args[0], args[1:]...)
+	cmd := exec.CommandContext(context.Background(), args[0], args[1:]...)
 	cmd.Env = append(os.Environ(), crashStore+"="+where)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	out, err := cmd.StdoutPipe()

@@ -2,6 +2,7 @@ package storagetest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -49,7 +50,7 @@ func Postgres(t testing.TB) string {
 	if err != nil {
 		t.Fatalf("connecting to PostgreSQL: %v", err)
 	}
-	defer conn.Close(ctx)
+	defer func() { _ = conn.Close(ctx) }()
 	if _, err := conn.Exec(ctx, "CREATE DATABASE "+name); err != nil {
 		t.Fatalf("creating a database: %v", err)
 	}
@@ -97,11 +98,10 @@ func newCluster() (*cluster, error) {
 			return nil, err
 		}
 	}
-	initdb := exec.Command(filepath.Join(bin, "initdb"), "-D", filepath.Join(dir, "data"), "-A", "trust", "-U", owner, "-E", "UTF8", "--no-locale", "-N")
+	initdb := exec.CommandContext(context.Background(), filepath.Join(bin, "initdb"), "-D", filepath.Join(dir, "data"), "-A", "trust", "-U", owner, "-E", "UTF8", "--no-locale", "-N")
 	initdb.SysProcAttr, initdb.Dir = attr, dir
 	if out, err := initdb.CombinedOutput(); err != nil {
-		os.RemoveAll(dir)
-		return nil, fmt.Errorf("initdb: %w\n%s", err, out)
+		return nil, errors.Join(fmt.Errorf("initdb: %w\n%s", err, out), os.RemoveAll(dir))
 	}
 	settings := fmt.Sprintf("listen_addresses = ''\nunix_socket_directories = '%s'\nmax_connections = 200\n", dir)
 	if err := os.WriteFile(filepath.Join(dir, "data", "postgresql.auto.conf"), []byte(settings), 0o644); err != nil {
@@ -112,7 +112,7 @@ func newCluster() (*cluster, error) {
 		return nil, err
 	}
 	defer logs.Close()
-	server := exec.Command("/bin/sh", "-c", nanny, "sh", bin, dir)
+	server := exec.CommandContext(context.Background(), "/bin/sh", "-c", nanny, "sh", bin, dir)
 	server.SysProcAttr, server.Dir, server.Stdout, server.Stderr = attr, dir, logs, logs
 	leash, err := server.StdinPipe()
 	if err != nil {

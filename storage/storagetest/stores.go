@@ -2,6 +2,7 @@ package storagetest
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"strings"
@@ -37,7 +38,7 @@ func createIsNotOpen(t *testing.T, p Place) {
 
 func closeIf(db *storage.DB) {
 	if db != nil {
-		db.Close()
+		_ = db.Close() // the tests that care look themselves
 	}
 }
 
@@ -47,10 +48,12 @@ func newerSchema(t *testing.T, p Place) {
 		t.Fatal(err)
 	}
 	raw := p.Raw(t)
-	if _, err := raw.Exec("INSERT INTO goose_db_version (version_id, is_applied) VALUES (9999, true)"); err != nil {
+	if _, err := raw.ExecContext(t.Context(), "INSERT INTO goose_db_version (version_id, is_applied) VALUES (9999, true)"); err != nil {
 		t.Fatal(err)
 	}
-	raw.Close()
+	if err := raw.Close(); err != nil {
+		t.Fatal(err)
+	}
 	again, err := p.Open(t.Context())
 	if !errors.Is(err, storage.ErrNewerSchema) {
 		closeIf(again)
@@ -80,7 +83,7 @@ func reopen(t *testing.T, p Place) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer db.Close()
+	defer closeIf(db)
 	db.SetLog(Log{})
 	if db.Epoch() != epoch {
 		t.Errorf("epoch %d, want %d", db.Epoch(), epoch)
@@ -98,7 +101,7 @@ func refusals(t *testing.T, p Place) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer db.Close()
+	defer closeIf(db)
 	if _, err := db.Commit(t.Context(), storage.Change{Entries: []storage.Entry{entry("x")}}); err == nil {
 		t.Error("entries without a log were accepted")
 	}
@@ -158,7 +161,7 @@ func closeDrains(t *testing.T, p Place) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer db.Close()
+	defer closeIf(db)
 	if n := len(CheckLog(t, db)); n != waiting {
 		t.Errorf("%d entries, want %d", n, waiting)
 	}
@@ -207,6 +210,17 @@ func snapshot(t *testing.T, p Place) {
 	wg.Wait()
 }
 
+// drain reads rows to their end and returns the error on the way.
+func drain(rows *sql.Rows, err error) error {
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+	}
+	return rows.Err()
+}
+
 func readersCannotWrite(t *testing.T, p Place) {
 	db := create(t, p)
 	query := "INSERT INTO nonce (nonce, expires_at) VALUES ($1, 1) RETURNING expires_at"
@@ -214,17 +228,10 @@ func readersCannotWrite(t *testing.T, p Place) {
 	if err := db.QueryRow(t.Context(), query, "a").Scan(&n); err == nil {
 		t.Error("QueryRow wrote")
 	}
-	rows, err := db.Query(t.Context(), query, "b")
-	if err == nil {
-		for rows.Next() {
-		}
-		err = rows.Err()
-		rows.Close()
-	}
-	if err == nil {
+	if err := drain(db.Query(t.Context(), query, "b")); err == nil {
 		t.Error("Query wrote")
 	}
-	err = db.Snapshot(t.Context(), func(r *storage.ReadTx) error { return r.QueryRow(query, "c").Scan(&n) })
+	err := db.Snapshot(t.Context(), func(r *storage.ReadTx) error { return r.QueryRow(query, "c").Scan(&n) })
 	if err == nil {
 		t.Error("Snapshot wrote")
 	}
@@ -253,7 +260,7 @@ func check(t *testing.T, p Place) {
 	if err := db.Check(t.Context()); err != nil {
 		t.Errorf("after the store recovered: %v", err)
 	}
-	db.Close()
+	closeIf(db)
 	if err := db.Check(t.Context()); err == nil {
 		t.Error("a closed store is ready")
 	}

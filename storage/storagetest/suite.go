@@ -46,6 +46,7 @@ func Run(t *testing.T, fresh func(testing.TB) Place) {
 		{"BumpClosesItsBatch", bumpClosesItsBatch},
 		{"FailedBump", failedBump},
 		{"OtherServerBumps", otherServerBumps},
+		{"EpochSetBack", epochSetBack},
 		{"ContextInQueue", contextInQueue},
 		{"ContextInBatch", contextInBatch},
 		{"QueueLimit", queueLimit},
@@ -71,7 +72,7 @@ func create(t testing.TB, p Place) *storage.DB {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { db.Close() })
+	t.Cleanup(func() { closeIf(db) })
 	db.SetLog(Log{})
 	return db
 }
@@ -98,16 +99,6 @@ func count(t testing.TB, db *storage.DB, query string, args ...any) int64 {
 }
 
 func entry(text string) storage.Entry { return storage.Entry{Data: []byte(text)} }
-
-// entryAt reads one entry of the log.
-func entryAt(t testing.TB, db *storage.DB, index int64) string {
-	t.Helper()
-	var data []byte
-	if err := db.QueryRow(context.Background(), "SELECT data FROM log_entry WHERE idx = $1", index).Scan(&data); err != nil {
-		t.Fatalf("entry %d: %v", index, err)
-	}
-	return string(data)
-}
 
 // CheckLog verifies that the log is without gaps, that its head and its chain
 // agree, and returns its entries in order.
