@@ -50,9 +50,21 @@ restart before it is corrected: tokens lock).`,
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
 		return cli.Misuse("sealwrightd --help", "%w", err)
 	})
+	onlyCommands(root)
 	root.AddCommand(devCommand(out, problems), initCommand(out), serveCommand(problems), enrolCommand(out), configCommand(out))
 	cli.Help(root)
 	return root
+}
+
+// onlyCommands makes a command that has only commands show its help, and refuse what is none.
+func onlyCommands(cmd *cobra.Command) {
+	cmd.Args = cobra.ArbitraryArgs
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return cmd.Help()
+		}
+		return cli.Misuse(cmd.CommandPath()+" --help", "%s has no command %q", cmd.CommandPath(), args[0])
+	}
 }
 
 func noArguments(cmd *cobra.Command, args []string) error {
@@ -163,6 +175,7 @@ func configCommand(out io.Writer) *cobra.Command {
 		},
 	}
 	check.Flags().StringVar(&config, "config", "", "the configuration `FILE` (required)")
+	onlyCommands(cmd)
 	cmd.AddCommand(check)
 	return cmd
 }
