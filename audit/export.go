@@ -218,7 +218,7 @@ func (x *export) sweep() error {
 			if err := os.Remove(name); err != nil {
 				return err
 			}
-			os.Remove(filepath.Dir(name)) //nolint:errcheck // the .p directory, if it is empty now
+			os.Remove(filepath.Dir(name)) // the .p directory, if it is empty now
 		}
 		return nil
 	})

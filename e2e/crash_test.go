@@ -23,7 +23,6 @@ type acknowledged struct {
 	sealed  map[string]string // ciphertext: plaintext
 	keys    []string
 	serials []string
-	tries   int
 }
 
 func newAcknowledged() *acknowledged {

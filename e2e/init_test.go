@@ -82,12 +82,12 @@ func TestInitAndServe(t *testing.T) {
 			}
 			run.stop()
 			run = s.serve()
-			if got := run.must("printf %s '" + strings.TrimSpace(sealed) + "' | sealwright decrypt; sealwright audit verify --key \"$(sealwright audit keys)\" >&2"); got != "secret" {
+			if got := run.must("printf %s '" + strings.TrimSpace(sealed) + "' | sealwright decrypt; sealwright audit verify --log-key \"$(sealwright audit keys)\" >&2"); got != "secret" {
 				t.Errorf("after a restart: %q", got)
 			}
 			run.kill()
 			run = s.serve()
-			run.must("printf %s '" + strings.TrimSpace(sealed) + "' | sealwright decrypt; sealwright audit verify --key \"$(sealwright audit keys)\"")
+			run.must("printf %s '" + strings.TrimSpace(sealed) + "' | sealwright decrypt; sealwright audit verify --log-key \"$(sealwright audit keys)\"")
 			run.stop()
 			health(t, public, false)
 			if strings.Contains(run.output.String(), sitePIN) {

@@ -55,6 +55,7 @@ type Config struct {
 	DB        *storage.DB
 	Rows      Authenticator
 	Inventory Inventory // nil: no certificate identifies anybody (before the first issuer exists)
+	Log       *audit.Log
 }
 
 // Door decides and records every act.
@@ -62,6 +63,7 @@ type Door struct {
 	db        *storage.DB
 	rows      Authenticator
 	inventory Inventory
+	log       *audit.Log
 	state     atomic.Pointer[state]
 	found     atomic.Pointer[error] // by the last Review; nil before the first
 	refusals  *refusals
@@ -125,7 +127,7 @@ func (e *ApprovalError) Unwrap() error { return key.ErrNeedsApproval }
 
 // Open returns a door and loads the policy in force. Close it.
 func Open(ctx context.Context, c Config) (*Door, error) {
-	d := &Door{db: c.DB, rows: c.Rows, inventory: c.Inventory}
+	d := &Door{db: c.DB, rows: c.Rows, inventory: c.Inventory, log: c.Log}
 	if _, err := d.current(ctx); err != nil {
 		return nil, err
 	}

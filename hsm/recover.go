@@ -142,7 +142,7 @@ func (t *token) renewLogin(harm damage) (done bool, err error) {
 	}
 	info, err := lib.GetTokenInfo(t.slot)
 	if err != nil || info.SerialNumber != t.uri.Serial {
-		return false, nil // another token in our slot must not see our PIN
+		return false, nil //nolint:nilerr // not done: the library is restarted next. Another token in our slot must not see our PIN
 	}
 	_ = lib.CloseSession(t.pinned) // the last one: the token logs out with it
 	err = t.enterPIN()

@@ -15,7 +15,7 @@ rm -f "$dir/ready" # left by a run that was killed
 
 "${BIN:-bin}/sealwrightd" dev "$@" &
 daemon=$!
-trap 'kill -TERM $daemon 2>/dev/null; wait $daemon 2>/dev/null' EXIT
+trap 'kill -TERM $daemon 2>/dev/null || true; wait $daemon 2>/dev/null || true' EXIT
 trap 'exit 0' INT TERM
 
 until [ -e "$dir/ready" ]; do

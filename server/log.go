@@ -128,7 +128,7 @@ func (c *call) auditKeys() (any, error) {
 // Review compares everything that decides with the log; see guard.Review. What
 // it finds, readiness reports until another Review finds it mended.
 func (s *Server) Review(ctx context.Context) error {
-	return s.Door.Review(ctx, s.Log, s.Keys.Review(), s.CA.Review())
+	return s.Door.Review(ctx, s.Keys.Review(), s.CA.Review())
 }
 
 func (c *call) auditVerify() (any, error) {

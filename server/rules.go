@@ -19,8 +19,8 @@ func onRules(action policy.Action) guard.Act {
 	return guard.Act{Action: action, Object: guard.RulesObject()}
 }
 
-func wireRules(r guard.Rules) (api.Policy, error) {
-	set, err := policy.Parse("policy", []byte(r.Text))
+func (c *call) wireRules(r guard.Rules) (api.Policy, error) {
+	set, err := c.Door.Parsed(c.r.Context(), r)
 	if err != nil {
 		return api.Policy{}, err
 	}
@@ -40,7 +40,7 @@ func (c *call) applyPolicy() (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return wireRules(rules)
+	return c.wireRules(rules)
 }
 
 func (c *call) getPolicy() (any, error) {
@@ -55,7 +55,7 @@ func (c *call) getPolicy() (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return wireRules(rules)
+	return c.wireRules(rules)
 }
 
 func (c *call) explain() (any, error) {
@@ -72,15 +72,7 @@ func (c *call) explain() (any, error) {
 		if _, err := c.Door.Redeem(g, policy.ExplainPolicy, guard.RulesObject().Name); err != nil {
 			return err
 		}
-		text := in.Text
-		if text == "" {
-			rules, err := c.Door.Rules(ctx)
-			if err != nil {
-				return err
-			}
-			text = rules.Text
-		}
-		set, err := policy.Parse("policy", []byte(text))
+		set, err := c.askedAbout(ctx, in.Text)
 		if err != nil {
 			return err
 		}
@@ -93,6 +85,26 @@ func (c *call) explain() (any, error) {
 		return nil
 	})
 	return out, err
+}
+
+// askedAbout parses the policies that a question brought along, or returns those
+// in force. Parsing the largest text takes half a minute of a processor, so the
+// questions of all callers together get one.
+func (c *call) askedAbout(ctx context.Context, text string) (*policy.Set, error) {
+	if text == "" {
+		rules, err := c.Door.Rules(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return c.Door.Parsed(ctx, rules)
+	}
+	select {
+	case c.parsing <- struct{}{}:
+		defer func() { <-c.parsing }()
+	default:
+		return nil, fmt.Errorf("%w: somebody else's policies are being read: retry", key.ErrBusy)
+	}
+	return policy.Parse("policy", []byte(text))
 }
 
 // question reads who, what and where of an explain request.

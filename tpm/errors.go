@@ -106,5 +106,5 @@ func refused(err error) bool {
 		return false
 	}
 	kind := judgeCode(rc).kind
-	return kind == key.ErrIntegrity || kind == key.ErrUnsupported
+	return errors.Is(kind, key.ErrIntegrity) || errors.Is(kind, key.ErrUnsupported)
 }

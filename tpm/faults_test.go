@@ -184,23 +184,23 @@ func TestHang(t *testing.T) {
 		}
 		return forward(command)
 	})
-	short := func(wait time.Duration) (error, time.Duration) {
+	short := func(wait time.Duration) (time.Duration, error) {
 		ctx, cancel := context.WithTimeout(t.Context(), wait)
 		defer cancel()
 		start := time.Now()
 		_, err := d.Sign(ctx, ca, make([]byte, 32), nil)
-		return err, time.Since(start)
+		return time.Since(start), err
 	}
 	var running sync.WaitGroup
 	running.Go(func() {
-		err, took := short(100 * time.Millisecond)
+		took, err := short(100 * time.Millisecond)
 		want(t, "the caller of a hanging TPM", err, key.ErrUnavailable)
 		if errors.Is(err, key.ErrBusy) || took > 10*time.Second {
 			t.Errorf("%v after %s", err, took)
 		}
 	})
 	time.Sleep(50 * time.Millisecond)
-	err, took := short(50 * time.Millisecond)
+	took, err := short(50 * time.Millisecond)
 	want(t, "who waits behind it", err, key.ErrBusy)
 	if took > time.Second {
 		t.Errorf("waited %s", took)

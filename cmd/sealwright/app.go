@@ -53,7 +53,9 @@ func (a *app) root() *cobra.Command {
 		Long: `Sealwright keeps root keys in an HSM or a TPM and puts them to work.
 
 This is its command line. It needs a server and a certificate: "sealwrightd dev"
-starts one on this machine and writes a file to source.`,
+starts one on this machine and writes a file to source.
+
+Exit codes: 0 done, 1 failed, 2 misused, 3 denied or not known, 4 needs approval.`,
 		Example: `  source .sealwright/env
   sealwright status
   sealwright key create dev/payments/orders
@@ -76,21 +78,22 @@ starts one on this machine and writes a file to source.`,
 		return cli.Misuse(c.CommandPath()+" --help shows the flags", "%w", err)
 	})
 	group(root)
+	cli.Help(root)
 	return root
 }
 
 func (a *app) globals(f *pflag.FlagSet) {
 	env := client.FromEnvironment(a.getenv)
-	f.StringVar(&a.config.Address, "addr", env.Address, "server, https://host:port ($"+client.EnvAddress+")")
-	f.StringVar(&a.config.Certificate, "cert", env.Certificate, "file of your certificate ($"+client.EnvCertificate+")")
-	f.StringVar(&a.config.Key, "key", env.Key, "file of its private key ($"+client.EnvKey+")")
-	f.StringVar(&a.config.CA, "ca", env.CA, "file of the roots the server is under ($"+client.EnvCA+")")
-	f.StringVar(&a.environment, "environment", a.getenv(client.EnvEnvironment), "environment, for short names ($"+client.EnvEnvironment+")")
-	f.StringVar(&a.logKeys, "log-key", a.getenv(client.EnvLogKey), "public key of the audit log, to verify it ($"+client.EnvLogKey+")")
-	f.StringVar(&a.state, "state", a.getenv("SEALWRIGHT_STATE"), "directory for the newest checkpoints seen ($SEALWRIGHT_STATE)")
-	f.StringVar(&a.config.Reason, "reason", "", "why you do this, for the audit log")
-	f.StringVarP(&a.output, "output", "o", "table", "table or json")
-	f.DurationVar(&a.timeout, "timeout", 2*time.Minute, "give up after so long; 0 never")
+	f.StringVar(&a.config.Address, "addr", env.Address, "server `ADDRESS`, https://host:port ($"+client.EnvAddress+")")
+	f.StringVar(&a.config.Certificate, "cert", env.Certificate, "your certificate and its chain, a PEM `FILE` ($"+client.EnvCertificate+")")
+	f.StringVar(&a.config.Key, "key", env.Key, "its private key, a PEM `FILE` ($"+client.EnvKey+")")
+	f.StringVar(&a.config.CA, "ca", env.CA, "the roots the server must be under, a PEM `FILE` ($"+client.EnvCA+")")
+	f.StringVar(&a.environment, "environment", a.getenv(client.EnvEnvironment), "the `ENVIRONMENT` of short identities like service/payments, and of lists ($"+client.EnvEnvironment+")")
+	f.StringVar(&a.logKeys, "log-key", a.getenv(client.EnvLogKey), "public `KEY` of the audit log, to verify it; several with commas ($"+client.EnvLogKey+")")
+	f.StringVar(&a.state, "state", a.getenv("SEALWRIGHT_STATE"), "`DIR` for the newest checkpoints seen ($SEALWRIGHT_STATE; ~/.local/state/sealwright by default)")
+	f.StringVar(&a.config.Reason, "reason", "", "why you do this, for the audit log: `TEXT` of one line, up to 256 bytes")
+	f.StringVarP(&a.output, "output", "o", "table", "`FORM` of what is printed, table or json")
+	f.DurationVar(&a.timeout, "timeout", 2*time.Minute, "give up after this `DURATION`, like 30s; 0 never")
 	for _, flag := range []string{"addr", "cert", "key", "ca", "environment", "log-key", "state"} {
 		f.Lookup(flag).DefValue = "" // what the environment says is not the program's default
 	}

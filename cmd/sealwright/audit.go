@@ -101,11 +101,11 @@ func (a *app) auditList() *cobra.Command {
 				})
 			})
 		}}
-	c.Flags().IntVar(&f.Limit, "limit", 20, "at most so many, 1 to 1000")
-	c.Flags().Int64Var(&f.Before, "before", 0, "only entries below this index")
-	c.Flags().StringVar(&f.Principal, "principal", "", "only by this SPIFFE ID")
-	c.Flags().StringVar(&f.Action, "action", "", "only of this action, like kms:Decrypt")
-	c.Flags().StringVar(&f.Object, "object", "", "only about this object")
+	c.Flags().IntVar(&f.Limit, "limit", 20, "at most `N`, 1 to 1000")
+	c.Flags().Int64Var(&f.Before, "before", 0, "only entries below this `INDEX`")
+	c.Flags().StringVar(&f.Principal, "principal", "", "only by this `SPIFFE-ID`")
+	c.Flags().StringVar(&f.Action, "action", "", "only of this `ACTION`, like kms:Decrypt")
+	c.Flags().StringVar(&f.Object, "object", "", "only about the object of this `NAME`, like dev/payments/orders")
 	return c
 }
 
@@ -139,7 +139,7 @@ func entryRow(t *cli.Table, index int64, data []byte) {
 func (a *app) auditProve() *cobra.Command {
 	return &cobra.Command{Use: "prove INDEX", Short: "Write a proof of one entry, good offline and for ever", Args: exactly(1),
 		Example: `  sealwright audit prove 42 > entry.tlog-proof
-  sealwright audit verify entry.tlog-proof --key "$SEALWRIGHT_LOG_KEY"`,
+  sealwright audit verify entry.tlog-proof`,
 		RunE: func(c *cobra.Command, args []string) error {
 			index, err := strconv.ParseInt(args[0], 10, 64)
 			if err != nil || index < 0 {
@@ -224,21 +224,17 @@ func (a *app) auditKeys() *cobra.Command {
 }
 
 func (a *app) auditVerify() *cobra.Command {
-	var keys string
-	c := &cobra.Command{Use: "verify [DIR|FILE.tlog-proof]", Short: "Verify the server's log, an exported log or one proof", Args: atMostOne,
+	return &cobra.Command{Use: "verify [DIR|FILE.tlog-proof]", Short: "Verify the server's log, an exported log or one proof", Args: atMostOne,
 		Long: `Without an argument: the server reads its whole log and checks it, and this program
 checks what it cannot leave to the server: that the checkpoint is signed by the key
 you trust, and that it extends the newest one seen from here.
 
 With a directory of audit export, or a file of audit prove: verifies it here, offline,
-with nothing but the log's public key.`,
+with nothing but the log's public key (--log-key, or $SEALWRIGHT_LOG_KEY).`,
 		Example: `  sealwright audit verify
-  sealwright audit verify log-2027 --key "$SEALWRIGHT_LOG_KEY"
+  sealwright audit verify log-2027 --log-key "$KEY"
   sealwright audit verify entry.tlog-proof`,
 		RunE: func(c *cobra.Command, args []string) error {
-			if keys != "" {
-				a.logKeys = keys
-			}
 			trusted, err := a.vkeys()
 			if err != nil {
 				return err
@@ -261,8 +257,6 @@ with nothing but the log's public key.`,
 				return a.verifyProof(args[0], trusted)
 			}
 		}}
-	c.Flags().StringVar(&keys, "key", "", "the log's public key ($"+client.EnvLogKey+"); several with commas")
-	return c
 }
 
 func atMostOne(c *cobra.Command, args []string) error {

@@ -64,13 +64,13 @@ of the same identity, replaced in one step.`,
 				})
 			})
 		}}
-	c.Flags().StringVar(&f.in.SPIFFE, "spiffe", "", "identity: service/NAME in --environment, or a whole SPIFFE ID")
-	c.Flags().StringSliceVar(&f.in.DNS, "dns", nil, "DNS name; repeatable")
-	c.Flags().StringSliceVar(&f.in.IP, "ip", nil, "IP address; repeatable")
-	c.Flags().DurationVar(&f.ttl, "ttl", 0, "how long it is good, like 1h; by default what the profile says")
-	c.Flags().StringVar(&f.in.Profile, "profile", "service", "service, client or server")
-	c.Flags().StringVar(&f.out, "out", "", "directory to write to; made if it does not exist (required)")
-	c.Flags().StringVar(&f.csr, "csr", "", "file of a CSR of your own, PEM; then no key is made")
+	c.Flags().StringVar(&f.in.SPIFFE, "spiffe", "", "`IDENTITY`: service/NAME in --environment, ENVIRONMENT/service/NAME, or a SPIFFE ID")
+	c.Flags().StringSliceVar(&f.in.DNS, "dns", nil, "DNS `NAME`; repeatable")
+	c.Flags().StringSliceVar(&f.in.IP, "ip", nil, "IP `ADDRESS`; repeatable")
+	c.Flags().DurationVar(&f.ttl, "ttl", 0, "good for this `DURATION`, like 1h; by default 24h, at most 720h (service) or 2160h")
+	c.Flags().StringVar(&f.in.Profile, "profile", "service", "`PROFILE`: service (with --spiffe, for both ends of mutual TLS), client or server (with --dns or --ip)")
+	c.Flags().StringVar(&f.out, "out", "", "`DIR` to write to; made if it does not exist (required)")
+	c.Flags().StringVar(&f.csr, "csr", "", "`FILE` of a CSR of your own, PEM; then no key is made")
 	c.Flags().BoolVar(&f.replace, "replace", false, "replace files in DIR that are not an earlier certificate of this identity")
 	return c
 }
@@ -231,9 +231,9 @@ func (a *app) certList() *cobra.Command {
 				})
 			})
 		}}
-	c.Flags().IntVar(&limit, "limit", 100, "at most so many; 0 for all")
-	c.Flags().StringVar(&identity, "identity", "", "only of this SPIFFE ID")
-	c.Flags().StringVar(&before, "expires-before", "", "only what ends before: from now, like 24h, or a time, like 2027-01-31T00:00:00Z")
+	c.Flags().IntVar(&limit, "limit", 100, "at most `N`; 0 for all")
+	c.Flags().StringVar(&identity, "identity", "", "only of this `SPIFFE-ID`")
+	c.Flags().StringVar(&before, "expires-before", "", "only what ends before this `TIME`: from now, like 24h, or like 2027-01-31T00:00:00Z")
 	return c
 }
 
@@ -298,7 +298,7 @@ func (a *app) certRevoke() *cobra.Command {
 		names = append(names, r.Name)
 	}
 	c := &cobra.Command{Use: "revoke SERIAL", Short: "Revoke a certificate", Args: exactly(1),
-		Long:    "Revokes a certificate. As a credential here it ends with the next request; elsewhere when the CRL is fetched.",
+		Long:    "Revokes a certificate by its serial, as cert list prints it. As a credential here it ends with\nthe next request; elsewhere when the CRL is fetched.",
 		Example: "  sealwright cert revoke 3f2a9c --why key-compromise",
 		RunE: func(c *cobra.Command, args []string) error {
 			if !slices.Contains(names, reason) {
@@ -312,6 +312,6 @@ func (a *app) certRevoke() *cobra.Command {
 				return a.printCert(info)
 			})
 		}}
-	c.Flags().StringVar(&reason, "why", "unspecified", "for the CRL: "+strings.Join(names, ", "))
+	c.Flags().StringVar(&reason, "why", "unspecified", "`REASON` for the CRL: "+strings.Join(names, ", "))
 	return c
 }

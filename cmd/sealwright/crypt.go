@@ -18,7 +18,7 @@ import (
 // contextFlag adds --context, repeatable, and returns what reads it.
 func contextFlag(c *cobra.Command) func() (map[string]string, error) {
 	var pairs []string
-	c.Flags().StringArrayVar(&pairs, "context", nil, "a pair key=value of the encryption context; repeatable; the same pairs decrypt; logged, never secret")
+	c.Flags().StringArrayVar(&pairs, "context", nil, "`KEY=VALUE` of the encryption context; repeatable; only the same pairs decrypt; logged, never secret")
 	return func() (map[string]string, error) { return parsePairs(pairs) }
 }
 

@@ -19,7 +19,7 @@ import (
 func (a *app) keyCommand() *cobra.Command {
 	c := &cobra.Command{Use: "key", Short: "Create, rotate and use keys", Example: "  sealwright key list"}
 	c.AddCommand(a.keyCreate(), a.keyList(), a.keyDescribe(),
-		a.keyAct("rotate", "Add a version; older ones go on decrypting", (*client.Client).RotateKey),
+		a.keyAct("rotate", "Add a version; older ones go on decrypting, sealwright rewrap moves ciphertexts", (*client.Client).RotateKey),
 		a.keyAct("enable", "Switch a key on", (*client.Client).EnableKey),
 		a.keyAct("disable", "Switch a key off at once", (*client.Client).DisableKey),
 		a.keySign(), a.keyVerify(), a.keyPublic())
@@ -41,6 +41,7 @@ func (a *app) printKey(k api.Key) error {
 func (a *app) keyCreate() *cobra.Command {
 	var in api.CreateKeyRequest
 	c := &cobra.Command{Use: "create NAME", Short: "Create a key named environment/service/name", Args: exactly(1),
+		Long: "Creates a key. Its name says where it belongs: ENVIRONMENT/SERVICE/NAME, each of lower-case\nletters, digits and hyphens. A key that encrypts has the tier wrapped, one that signs the tier device.",
 		Example: `  sealwright key create dev/payments/orders
   sealwright key create dev/payments/release --tier device --algorithm ecdsa-p256`,
 		RunE: func(c *cobra.Command, args []string) error {
@@ -53,10 +54,10 @@ func (a *app) keyCreate() *cobra.Command {
 				return a.printKey(k)
 			})
 		}}
-	c.Flags().StringVar(&in.Tier, "tier", "", "wrapped (in locked memory, the default) or device (inside the hardware, every time)")
-	c.Flags().StringVar(&in.Algorithm, "algorithm", "", "aes-256 or ecdsa-p256; by default what suits the tier")
-	c.Flags().StringVar(&in.Owner, "owner", "", "who answers for it")
-	c.Flags().StringVar(&in.Classification, "classification", "", "how sensitive it is, for policies")
+	c.Flags().StringVar(&in.Tier, "tier", "", "`TIER` where it works: wrapped (in locked memory, the default) or device (inside the hardware, every time)")
+	c.Flags().StringVar(&in.Algorithm, "algorithm", "", "`NAME`: aes-256 (wrapped, the default) encrypts, ecdsa-p256 (device, the default) signs")
+	c.Flags().StringVar(&in.Owner, "owner", "", "`WHO` answers for it; policies may use it")
+	c.Flags().StringVar(&in.Classification, "classification", "", "`WORD` for how sensitive it is; policies may use it")
 	return c
 }
 
@@ -104,7 +105,7 @@ func (a *app) keyList() *cobra.Command {
 				})
 			})
 		}}
-	c.Flags().IntVar(&limit, "limit", 0, "at most so many; 0 for all")
+	c.Flags().IntVar(&limit, "limit", 0, "at most `N`; 0 for all")
 	return c
 }
 
@@ -201,8 +202,8 @@ func (a *app) keyVerify() *cobra.Command {
 				return a.print(v, func(t *cli.Table) { t.Row(fmt.Sprintf("valid: by version %d of %s", v.Version, v.Key)) })
 			})
 		}}
-	c.Flags().StringVar(&file, "signature", "", "file of the signature, base64 or DER (required)")
-	c.Flags().Int64Var(&number, "version", 0, "of the key; the current one by default")
+	c.Flags().StringVar(&file, "signature", "", "`FILE` of the signature, base64 or DER (required)")
+	c.Flags().Int64Var(&number, "version", 0, "`N` of the key; the current one by default")
 	return c
 }
 
@@ -238,6 +239,6 @@ func (a *app) keyPublic() *cobra.Command {
 				return err
 			})
 		}}
-	c.Flags().Int64Var(&number, "version", 0, "of the key; the current one by default")
+	c.Flags().Int64Var(&number, "version", 0, "`N` of the key; the current one by default")
 	return c
 }

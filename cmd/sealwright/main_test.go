@@ -152,7 +152,7 @@ func TestMisuse(t *testing.T) {
 		"audit prove -- -1":                    "the index of an entry",
 		"audit prove x":                        "the index of an entry",
 		"audit verify":                         "needs the log's public key",
-		"audit verify x --key k":               "there is no x",
+		"audit verify x --log-key k":           "there is no x",
 		"audit verify a b":                     "usage:",
 		"audit export x":                       "needs the log's public key",
 		"policy explain":                       "--principal, --action and --object",

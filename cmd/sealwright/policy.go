@@ -63,7 +63,7 @@ func (a *app) policyApply() *cobra.Command {
 				})
 			})
 		}}
-	c.Flags().Int64Var(&base, "base", 0, "refuse if another version than this is active by now")
+	c.Flags().Int64Var(&base, "base", 0, "refuse if another `VERSION` than this is active by now; 0 whatever is active")
 	return c
 }
 
@@ -129,13 +129,13 @@ func (a *app) policyExplain() *cobra.Command {
 			return err
 		})
 	}
-	c.Flags().StringVar(&in.Principal, "principal", "", "service/NAME in the object's environment, user/NAME, node/NAME, or a SPIFFE ID")
-	c.Flags().StringVar(&in.Action, "action", "", "like kms:Decrypt; sealwright policy schema lists them")
-	c.Flags().StringVar(&in.Object, "object", "", "name of the object, like dev/payments/orders")
-	c.Flags().StringVar(&in.Kind, "kind", "", "what the object is, where the action leaves it open, like Certificate")
-	c.Flags().StringVar(&in.Source, "source", "", "IP address the request comes from; yours by default")
-	c.Flags().StringVar(&at, "at", "", "when: from now, like 12h, or a time, like 2027-01-31T00:00:00Z")
-	c.Flags().StringVar(&file, "policy", "", "explain under this file instead of the active policy")
+	c.Flags().StringVar(&in.Principal, "principal", "", "`IDENTITY`: service/NAME in the object's environment, user/NAME, node/NAME, or a SPIFFE ID (required)")
+	c.Flags().StringVar(&in.Action, "action", "", "`ACTION`, like kms:Decrypt; sealwright policy schema lists them (required)")
+	c.Flags().StringVar(&in.Object, "object", "", "`NAME` of the object, like dev/payments/orders (required)")
+	c.Flags().StringVar(&in.Kind, "kind", "", "what `KIND` of object it is, where the action leaves it open, like Certificate")
+	c.Flags().StringVar(&in.Source, "source", "", "IP `ADDRESS` the request comes from; yours by default")
+	c.Flags().StringVar(&at, "at", "", "decide as of this `TIME`: from now, like 12h, or like 2027-01-31T00:00:00Z; now by default")
+	c.Flags().StringVar(&file, "policy", "", "explain under this `FILE` instead of the active policy")
 	return c
 }
 
@@ -187,7 +187,7 @@ where the policies are kept, before they are applied. The table:
 			}
 			return a.runTable(set, table)
 		}}
-	c.Flags().StringVar(&file, "policy", "", "policy file; the table's by default")
+	c.Flags().StringVar(&file, "policy", "", "policy `FILE`; the table's by default")
 	return c
 }
 
@@ -220,8 +220,8 @@ conditions it does not see; sealwright policy test does.`,
 				return a.diff(ctx, server, &d)
 			})
 		}}
-	c.Flags().StringVar(&source, "source", "127.0.0.1", "IP address the requests come from")
-	c.Flags().StringVar(&against, "against", "", "compare with this file instead of the active policy")
+	c.Flags().StringVar(&source, "source", "127.0.0.1", "IP `ADDRESS` the requests come from")
+	c.Flags().StringVar(&against, "against", "", "compare with this `FILE` instead of the active policy")
 	return c
 }
 

@@ -41,7 +41,7 @@ func (a *app) principalRegister() *cobra.Command {
 	var in api.RegisterRequest
 	var expires string
 	c := &cobra.Command{Use: "register IDENTITY", Short: "Let an identity ask: service/payments, or a SPIFFE ID", Args: exactly(1),
-		Long: "Registers an identity. A certificate alone opens nothing; what a principal may do the policy says.",
+		Long: "Registers an identity. A certificate alone opens nothing; what a principal may do the policy says.\nA service then gets its certificate by cert issue, a person or a machine by sealwrightd enrol.",
 		Example: `  sealwright principal register service/payments --environment dev
   sealwright principal register user/ada --role operator`,
 		RunE: func(c *cobra.Command, args []string) (err error) {
@@ -60,9 +60,9 @@ func (a *app) principalRegister() *cobra.Command {
 				return a.printPrincipal(p)
 			})
 		}}
-	c.Flags().StringSliceVar(&in.Roles, "role", nil, "a role it holds; repeatable")
-	c.Flags().StringVar(&in.PersonID, "person", "", "for user/: who it is, as several identities may be one person")
-	c.Flags().StringVar(&expires, "expires", "", "from now, like 720h, or a time, like 2027-01-31T00:00:00Z")
+	c.Flags().StringSliceVar(&in.Roles, "role", nil, "a `ROLE` it holds; repeatable; developer, operator and security do not go together")
+	c.Flags().StringVar(&in.PersonID, "person", "", "for user/: `WHO` it is, as several identities may be one person")
+	c.Flags().StringVar(&expires, "expires", "", "registered until this `TIME`: from now, like 720h, or like 2027-01-31T00:00:00Z; for ever by default")
 	return c
 }
 
@@ -94,7 +94,7 @@ func (a *app) principalList() *cobra.Command {
 				})
 			})
 		}}
-	c.Flags().IntVar(&limit, "limit", 0, "at most so many; 0 for all")
+	c.Flags().IntVar(&limit, "limit", 0, "at most `N`; 0 for all")
 	return c
 }
 

@@ -50,8 +50,21 @@ restart before it is corrected: tokens lock).`,
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
 		return cli.Misuse("sealwrightd --help", "%w", err)
 	})
+	onlyCommands(root)
 	root.AddCommand(devCommand(out, problems), initCommand(out), serveCommand(problems), enrolCommand(out), configCommand(out))
+	cli.Help(root)
 	return root
+}
+
+// onlyCommands makes a command that has only commands show its help, and refuse what is none.
+func onlyCommands(cmd *cobra.Command) {
+	cmd.Args = cobra.ArbitraryArgs
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return cmd.Help()
+		}
+		return cli.Misuse(cmd.CommandPath()+" --help", "%s has no command %q", cmd.CommandPath(), args[0])
+	}
 }
 
 func noArguments(cmd *cobra.Command, args []string) error {
@@ -78,9 +91,9 @@ run creates it, later runs find it again. Loopback only; not for production.`,
 			return dev(ctx, o, out, problems)
 		},
 	}
-	cmd.Flags().StringVar(&o.dir, "dir", ".sealwright", "the directory")
-	cmd.Flags().StringVar(&o.listen, "listen", "127.0.0.1:8470", "loopback address of the API; port 0 takes a free one")
-	cmd.Flags().StringVar(&o.device, "device", "softhsm", "softhsm or swtpm; fixed by the first run")
+	cmd.Flags().StringVar(&o.dir, "dir", ".sealwright", "the `DIR` of everything")
+	cmd.Flags().StringVar(&o.listen, "listen", "127.0.0.1:8470", "loopback `ADDRESS` of the API, CRLs on the next port; port 0 takes free ones")
+	cmd.Flags().StringVar(&o.device, "device", "softhsm", "`DEVICE`: softhsm or swtpm; fixed by the first run")
 	return cmd
 }
 
@@ -96,7 +109,8 @@ issuer for each, and the first administrator from a certificate request.
 It creates and never overwrites.
 
 A recovery recipient opens the keyrings when every device is lost. Make one
-offline with 'sealwrightd init --make-recovery-key FILE'.`,
+offline with 'sealwrightd init --make-recovery-key FILE'. This version writes
+its slots; the command that uses them is not there yet.`,
 		Example: `  openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj / -keyout admin.key -out admin.csr
   sealwrightd init --config config.yaml --admin-csr admin.csr --online-root --no-recovery --out admin`,
 		Args: noArguments,
@@ -112,14 +126,14 @@ offline with 'sealwrightd init --make-recovery-key FILE'.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&config, "config", "", "the configuration file")
-	f.StringVar(&o.adminCSR, "admin-csr", "", "certificate request (PEM) of the first administrator; its key stays where it is")
-	f.StringVar(&o.adminName, "admin-name", "admin", "the administrator's name: user/NAME")
-	f.StringVar(&o.out, "out", ".", "directory for the administrator's cert.pem and ca.pem")
+	f.StringVar(&config, "config", "", "the configuration `FILE` (required)")
+	f.StringVar(&o.adminCSR, "admin-csr", "", "certificate request `FILE` (PEM) of the first administrator, good for 30 days; its key stays where it is (required)")
+	f.StringVar(&o.adminName, "admin-name", "admin", "the administrator is user/`NAME`")
+	f.StringVar(&o.out, "out", ".", "`DIR` for the administrator's cert.pem and ca.pem")
 	f.BoolVar(&o.onlineRoot, "online-root", false, "keep the root CA's key in this device, without an offline ceremony; status shows it for ever")
-	f.StringVar(&o.recipient, "recovery-recipient", "", "file with the recovery recipient")
+	f.StringVar(&o.recipient, "recovery-recipient", "", "`FILE` with the recovery recipient")
 	f.BoolVar(&o.noRecovery, "no-recovery", false, "no recovery: when the device is lost, everything is lost")
-	f.StringVar(&o.makeRecovery, "make-recovery-key", "", "only make a recovery key FILE and its recipient FILE.pub; do this offline")
+	f.StringVar(&o.makeRecovery, "make-recovery-key", "", "only make a recovery key `FILE` and its recipient FILE.pub; do this offline")
 	return cmd
 }
 
@@ -140,7 +154,7 @@ func serveCommand(problems io.Writer) *cobra.Command {
 			return serveConfig(ctx, c, problems)
 		},
 	}
-	cmd.Flags().StringVar(&config, "config", "", "the configuration file")
+	cmd.Flags().StringVar(&config, "config", "", "the configuration `FILE` (required)")
 	return cmd
 }
 
@@ -160,7 +174,8 @@ func configCommand(out io.Writer) *cobra.Command {
 			return nil
 		},
 	}
-	check.Flags().StringVar(&config, "config", "", "the configuration file")
+	check.Flags().StringVar(&config, "config", "", "the configuration `FILE` (required)")
+	onlyCommands(cmd)
 	cmd.AddCommand(check)
 	return cmd
 }

@@ -47,7 +47,7 @@ const (
 )
 
 // initStore is 'sealwrightd init'.
-func initStore(ctx context.Context, c Config, o initOptions, out io.Writer) error {
+func initStore(ctx context.Context, c Config, o initOptions, out io.Writer) (err error) {
 	n, err := o.check()
 	if err != nil {
 		return err
@@ -56,7 +56,7 @@ func initStore(ctx context.Context, c Config, o initOptions, out io.Writer) erro
 	if err != nil {
 		return err
 	}
-	defer h.close()
+	defer func() { err = errors.Join(err, h.close()) }()
 	if err := writeAdmin(o.out, admin, nil); err != nil {
 		return err
 	}
@@ -72,7 +72,7 @@ func initStore(ctx context.Context, c Config, o initOptions, out io.Writer) erro
 		fmt.Fprintln(out, "There is no recovery: when the device is lost, everything is lost.")
 	}
 	fmt.Fprintln(out, "The root CA's key lies in this device (--online-root); status says so for ever.")
-	return h.close()
+	return nil
 }
 
 // check reads what the flags name before anything is created.

@@ -55,10 +55,10 @@ The service must be stopped: a store has one owner at a time.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&config, "config", "", "the configuration `FILE`")
-	f.StringVar(&o.csr, "csr", "", "certificate request `FILE` (PEM), of which only the key counts")
+	f.StringVar(&config, "config", "", "the configuration `FILE` (required)")
+	f.StringVar(&o.csr, "csr", "", "certificate request `FILE` (PEM), of which only the key counts (required)")
 	f.StringVar(&o.out, "out", ".", "`DIR` for cert.pem and ca.pem; what is there is replaced")
-	f.DurationVar(&o.ttl, "ttl", adminLifetime, "how long it is good, at most 2160h for user/, 720h for node/")
+	f.DurationVar(&o.ttl, "ttl", adminLifetime, "good for this `DURATION`, at most 2160h for user/, 720h for node/")
 	return cmd
 }
 
