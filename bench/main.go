@@ -3,7 +3,7 @@
 // same run on the same machine: a TLS server that does nothing, and the disk's
 // fsync rate. It starts what it measures in a temporary directory.
 //
-//	go run ./bench [-seconds 10] [-connections 32] [-bin DIR]
+//	go run ./bench [-seconds 10] [-connections 32] [-bin DIR] [-only REGEXP]
 package main
 
 import (
@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"time"
 )
 
@@ -30,7 +31,12 @@ func run() error {
 	seconds := flag.Int("seconds", 10, "how long each row runs")
 	connections := flag.Int("connections", 32, "keep-alive connections")
 	bin := flag.String("bin", "", "directory with sealwrightd; built when empty")
+	only := flag.String("only", "", "regular expression: measure the limit and the rows it matches")
 	flag.Parse()
+	wanted, err := regexp.Compile(*only)
+	if err != nil {
+		return err
+	}
 	dir, err := os.MkdirTemp("", "sealwright-bench-")
 	if err != nil {
 		return err
@@ -68,6 +74,9 @@ func run() error {
 	fmt.Printf("\n%-34s %10s %9s %9s %11s %s\n", "over mTLS, keep-alive", "ops/s", "p50", "p99", "CPU µs/op", "ratio to the TLS no-op's CPU")
 	var limit float64
 	for _, row := range rows(d, n) {
+		if limit != 0 && !wanted.MatchString(row.name) {
+			continue
+		}
 		got, err := measure(row, *connections, length)
 		if err != nil {
 			return fmt.Errorf("%s: %w", row.name, err)

@@ -186,3 +186,74 @@ func TestIntentsAreAuthenticated(t *testing.T) {
 		exec(t, k, `DROP TABLE kept`)
 	}
 }
+
+// An intent that was settled cannot be opened again to have its effect undone,
+// although its row is authentic: the log has its outcome.
+func TestSettledIntentsStaySettled(t *testing.T) {
+	k := guardtest.New(t)
+	do := func(fail error) error {
+		_, err := k.Enter(t.Context(), k.Admin, func(ctx context.Context, g guard.Grant) error {
+			if _, err := k.Door.Redeem(g, policy.Encrypt, orders.Name); err != nil {
+				return err
+			}
+			if err := g.Intent(ctx, "test.generate", orders.Name, []byte("key")); err != nil {
+				return err
+			}
+			if fail != nil {
+				return fail
+			}
+			return g.Update(ctx, func(*storage.Tx) error { return nil })
+		}, encrypt)
+		return err
+	}
+	settle := func(want error, runs int) {
+		t.Helper()
+		open, err := k.Door.Intents(t.Context(), "test.generate")
+		if err != nil || len(open) != 1 {
+			t.Fatalf("%d open intents, %v", len(open), err)
+		}
+		ran := 0
+		err = k.Door.Reconcile(t.Context(), open[0], encrypt, func(context.Context) (string, error) { ran++; return "destroyed", nil })
+		if !errors.Is(err, want) || ran != runs {
+			t.Errorf("%v after %d runs, want %v after %d", err, ran, want, runs)
+		}
+	}
+	if err := do(nil); err != nil {
+		t.Fatal(err)
+	}
+	exec(t, k, `UPDATE intent SET resolved_at = 0, outcome = ''`)
+	settle(key.ErrIntegrity, 0)
+	exec(t, k, `DELETE FROM intent`)
+	if err := do(key.ErrUnavailable); !errors.Is(err, key.ErrUnavailable) {
+		t.Fatal(err)
+	}
+	settle(nil, 1)
+	exec(t, k, `UPDATE intent SET resolved_at = 0, outcome = ''`)
+	settle(key.ErrIntegrity, 0)
+}
+
+// How an act fails is an answer: who was disabled while it ran, on another
+// server, does not get it.
+func TestFailuresAreNotReleasedToTheDisabled(t *testing.T) {
+	k := guardtest.New(t)
+	everybody := `permit (principal, action, resource);` + "\n"
+	_, err := k.Enter(t.Context(), k.Admin, func(ctx context.Context, g guard.Grant) error {
+		_, err := k.Door.Apply(ctx, g, guard.NewRules{Text: everybody})
+		return err
+	}, guard.Act{Action: policy.ApplyPolicy, Object: guard.RulesObject()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	runs := 0
+	_, err = k.Enter(t.Context(), k.Plain, func(context.Context, guard.Grant) error {
+		if runs++; runs == 1 {
+			if err := disable(t, k, k.Admin, k.Plain.SPIFFEID); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return key.ErrInvalidCiphertext
+	}, encrypt)
+	if !errors.Is(err, key.ErrUnauthenticated) || runs != 1 {
+		t.Errorf("%v after %d runs, want ErrUnauthenticated after 1", err, runs)
+	}
+}

@@ -55,6 +55,7 @@ type Config struct {
 	DB        *storage.DB
 	Rows      Authenticator
 	Inventory Inventory // nil: no certificate identifies anybody (before the first issuer exists)
+	Log       *audit.Log
 }
 
 // Door decides and records every act.
@@ -62,6 +63,7 @@ type Door struct {
 	db        *storage.DB
 	rows      Authenticator
 	inventory Inventory
+	log       *audit.Log
 	state     atomic.Pointer[state]
 	found     atomic.Pointer[error] // by the last Review; nil before the first
 	refusals  *refusals
@@ -125,7 +127,7 @@ func (e *ApprovalError) Unwrap() error { return key.ErrNeedsApproval }
 
 // Open returns a door and loads the policy in force. Close it.
 func Open(ctx context.Context, c Config) (*Door, error) {
-	d := &Door{db: c.DB, rows: c.Rows, inventory: c.Inventory}
+	d := &Door{db: c.DB, rows: c.Rows, inventory: c.Inventory, log: c.Log}
 	if _, err := d.current(ctx); err != nil {
 		return nil, err
 	}
@@ -274,9 +276,17 @@ func (t *ticket) recordFailure(ctx context.Context, cause error) (int64, error) 
 	if err != nil {
 		return -1, err
 	}
-	// The caller may be gone; the record is owed all the same. An intent stays
-	// open: whether its effect happened, only reconciliation can say.
-	index, err := t.door.db.Commit(context.WithoutCancel(ctx), storage.Change{Entries: []storage.Entry{entry}})
+	change := storage.Change{Epoch: t.epoch, Entries: []storage.Entry{entry}}
+	t.mu.Lock()
+	if t.intent != "" {
+		// An intent stays open: whether its effect happened, only reconciliation can
+		// say. Another try could make it happen twice.
+		change.Epoch = 0
+	}
+	t.mu.Unlock()
+	// The caller may be gone; the record is owed all the same. How an act fails is
+	// an answer too: who was switched off meanwhile does not get it.
+	index, err := t.door.db.Commit(context.WithoutCancel(ctx), change)
 	if err != nil {
 		return -1, fmt.Errorf("recording a failure: %w", err)
 	}

@@ -101,12 +101,16 @@ func (u Use) Touched(version int64) {
 
 // Detail notes a fact for the entry's readers: never a secret.
 func (u Use) Detail(name, value string) {
-	u.ticket.mu.Lock()
-	defer u.ticket.mu.Unlock()
-	if u.ticket.details == nil {
-		u.ticket.details = map[string]string{}
+	u.ticket.detail(name, value)
+}
+
+func (t *ticket) detail(name, value string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.details == nil {
+		t.details = map[string]string{}
 	}
-	u.ticket.details[name] = value
+	t.details[name] = value
 }
 
 // Created notes the id and attributes an object got by this act.

@@ -29,11 +29,12 @@ func (g Grant) Intent(ctx context.Context, kind, object string, data []byte) err
 	if err := t.usable(); err != nil {
 		return err
 	}
+	i := Intent{ID: key.NewID().String(), Kind: kind, Object: object, Principal: t.who.SPIFFEID, CreatedAt: time.Now().UTC().Truncate(time.Microsecond)}
+	t.detail(detailIntent, i.ID)
 	entry, err := t.record(audit.Intent, nil)
 	if err != nil {
 		return err
 	}
-	i := Intent{ID: key.NewID().String(), Kind: kind, Object: object, Principal: t.who.SPIFFEID, CreatedAt: time.Now().UTC().Truncate(time.Microsecond)}
 	// Settling destroys keys: a row that a writer to the database made up must not choose which.
 	data = t.door.attach("intent", data, i.columns()...)
 	change := storage.Change{Epoch: t.epoch, Entries: []storage.Entry{entry}}
@@ -52,7 +53,7 @@ func (g Grant) Intent(ctx context.Context, kind, object string, data []byte) err
 }
 
 // columns are what the MAC covers besides the data. Whether the intent is
-// resolved is not in it, so whoever settles one looks whether its effect is in use.
+// resolved is not in it: that the log knows.
 func (i Intent) columns() []any {
 	return []any{i.ID, i.Kind, i.Object, i.Principal, i.CreatedAt.UnixMicro()}
 }
@@ -92,12 +93,25 @@ func (d *Door) Intents(ctx context.Context, kind string) ([]Intent, error) {
 
 // Reconcile resolves one open intent as the service itself: settle finds out
 // what happened in the outside world, mends it, and names the outcome. The
-// outcome and its entry are one transaction.
+// outcome and its entry are one transaction. key.ErrIntegrity, before settle
+// runs: the log has the outcome already, so somebody opened the intent again.
 func (d *Door) Reconcile(ctx context.Context, i Intent, act Act, settle func(context.Context) (outcome string, err error)) error {
-	_, err := d.System(ctx, "reconciling "+i.Kind+" begun by "+i.Principal, []Act{act}, func(ctx context.Context, g Grant) error {
-		if _, err := d.Redeem(g, act.Action, act.Object.Name); err != nil {
+	settled := false
+	err := d.replay(ctx, audit.WithDetail(detailIntent, i.ID), func(e *audit.Entry) {
+		settled = settled || e.Outcome == audit.OK && e.Details[detailIntent] == i.ID
+	}, func(*storage.ReadTx) error { return nil })
+	if err == nil && settled {
+		err = fmt.Errorf("%w: the log has its outcome, yet the store calls intent %s open", key.ErrIntegrity, i.ID)
+	}
+	if err != nil {
+		return fmt.Errorf("reconciling %s of %s: %w", i.Kind, i.Object, err)
+	}
+	_, err = d.System(ctx, "reconciling "+i.Kind+" begun by "+i.Principal, []Act{act}, func(ctx context.Context, g Grant) error {
+		use, err := d.Redeem(g, act.Action, act.Object.Name)
+		if err != nil {
 			return err
 		}
+		use.Detail(detailIntent, i.ID)
 		outcome, err := settle(ctx)
 		if err != nil {
 			return err

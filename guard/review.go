@@ -31,7 +31,7 @@ const reviewStep = 10_000
 // Review replays the log from its beginning and compares policy and principals,
 // and what other services ask for, with it. It trusts the log as stored: verify
 // that first. What it finds, Check reports from then on.
-func (d *Door) Review(ctx context.Context, log *audit.Log, others ...Review) error {
+func (d *Door) Review(ctx context.Context, others ...Review) error {
 	reviews := append([]Review{d.reviewRules(), d.reviewPrincipals()}, others...)
 	var actions []string
 	for _, r := range reviews {
@@ -50,31 +50,42 @@ func (d *Door) Review(ctx context.Context, log *audit.Log, others ...Review) err
 			}
 		}
 	}
-	next, size := int64(0), int64(-1)
 	var found error
-	for next != size {
+	err := d.replay(ctx, audit.OfActions(actions...), seen, func(tx *storage.ReadTx) error {
+		for _, r := range reviews {
+			err := r.Compare(tx)
+			if err != nil && !errors.Is(err, key.ErrIntegrity) {
+				return err
+			}
+			found = errors.Join(found, err)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("comparing the store with its log: %w", err)
+	}
+	d.found.Store(&found)
+	return found
+}
+
+// replay gives use every entry that matches, then calls end in the snapshot in
+// which there was no further one.
+func (d *Door) replay(ctx context.Context, match audit.Match, use func(*audit.Entry), end func(*storage.ReadTx) error) error {
+	for next, size := int64(0), int64(-1); next != size; {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		err := d.db.Snapshot(ctx, func(tx *storage.ReadTx) (err error) {
-			if next, size, err = log.Replay(tx, next, reviewStep, actions, seen); err != nil || next < size {
+			if next, size, err = d.log.Replay(tx, next, reviewStep, match, use); err != nil || next < size {
 				return err
 			}
-			for _, r := range reviews {
-				err := r.Compare(tx)
-				if err != nil && !errors.Is(err, key.ErrIntegrity) {
-					return err
-				}
-				found = errors.Join(found, err)
-			}
-			return nil
+			return end(tx)
 		})
 		if err != nil {
-			return fmt.Errorf("comparing the store with its log: %w", err)
+			return err
 		}
 	}
-	d.found.Store(&found)
-	return found
+	return nil
 }
 
 // Check is the readiness test: what the last Review found.
@@ -88,8 +99,10 @@ func (d *Door) Check() error {
 // Unchanged notes that the act found done what it was asked to do.
 func (u Use) Unchanged() { u.Detail(detailUnchanged, "it was so already") }
 
-// The details that tell a Review which entries changed nothing.
+// The details that a Review reads: which entries changed nothing, and which
+// intent an entry is about.
 const (
+	detailIntent    = "intent"
 	detailRepeat    = "repeat"
 	detailUnchanged = "unchanged"
 )

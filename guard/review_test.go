@@ -16,7 +16,7 @@ import (
 func TestReviewFindsRowsSetBack(t *testing.T) {
 	k := guardtest.New(t)
 	review := func() error {
-		err := k.Door.Review(t.Context(), k.Log)
+		err := k.Door.Review(t.Context())
 		if again := k.Door.Check(); !errors.Is(again, err) && (err == nil) != (again == nil) {
 			t.Errorf("review says %v, readiness %v", err, again)
 		}
@@ -70,5 +70,17 @@ func TestReviewFindsRowsSetBack(t *testing.T) {
 	exec(t, k, `INSERT INTO policy SELECT * FROM rules`)
 	if err := review(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// The start compares the policy in force with its entry.
+func TestCheckRules(t *testing.T) {
+	k := guardtest.New(t)
+	if err := k.Door.CheckRules(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	exec(t, k, `UPDATE policy SET entry = entry + 1`)
+	if err := k.Door.CheckRules(t.Context()); !errors.Is(err, key.ErrIntegrity) {
+		t.Errorf("%v, want ErrIntegrity", err)
 	}
 }

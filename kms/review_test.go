@@ -14,7 +14,7 @@ import (
 // whose MACs are good.
 func TestReviewFindsKeysSetBack(t *testing.T) {
 	h := newHouse(t, softhsmtest.Device(t))
-	review := func() error { return h.Door.Review(t.Context(), h.Log, h.keys.Review()) }
+	review := func() error { return h.Door.Review(t.Context(), h.keys.Review()) }
 	const off, on, rotated = "dev/payments/off", "dev/payments/on", "dev/payments/rotated"
 	for _, name := range []string{off, on, rotated} {
 		h.key(kms.NewKey{Name: name})

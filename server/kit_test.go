@@ -89,7 +89,7 @@ func newHouse(t testing.TB, change ...func(*Config)) *house {
 	must(t, err)
 	t.Cleanup(func() { _ = log.Close() })
 	inv := &inventory{}
-	door, err := guard.Open(ctx, guard.Config{DB: db, Rows: h.rings, Inventory: inv})
+	door, err := guard.Open(ctx, guard.Config{DB: db, Rows: h.rings, Inventory: inv, Log: log})
 	must(t, err)
 	t.Cleanup(func() { _ = door.Close() })
 	keys, err := kms.New(kms.Config{DB: db, Door: door, Rings: h.rings, Device: h.device})

@@ -128,12 +128,19 @@ func (c *call) auditKeys() (any, error) {
 // Review compares everything that decides with the log; see guard.Review. What
 // it finds, readiness reports until another Review finds it mended.
 func (s *Server) Review(ctx context.Context) error {
-	return s.Door.Review(ctx, s.Log, s.Keys.Review(), s.CA.Review())
+	return s.Door.Review(ctx, s.Keys.Review(), s.CA.Review())
 }
 
 func (c *call) auditVerify() (any, error) {
 	var out api.AuditReport
 	err := c.withLog(policy.ReadAudit, func(ctx context.Context) error {
+		select {
+		case c.verifying <- struct{}{}:
+			defer func() { <-c.verifying }()
+		default:
+			return fmt.Errorf("%w: the log is being verified for somebody else: retry", key.ErrBusy)
+		}
+		out = api.AuditReport{} // the door may run an act again
 		report, err := c.Log.VerifyStored(ctx, nil)
 		if err != nil && len(report.Problems) == 0 {
 			return err

@@ -13,6 +13,15 @@ import (
 // changes behind it wait.
 const maxBatchBytes = 4 << 20
 
+const (
+	// linger is how long a busy store waits for the callers it has just served.
+	linger = time.Millisecond
+	// busy is how many changes of a batch make a busy store.
+	busy = 4
+	// forEver is a sleep until somebody comes.
+	forEver time.Duration = -1
+)
+
 // committer is the state of the one goroutine that writes.
 type committer struct {
 	conn    Conn       // nil after a failure, until the next batch connects
@@ -22,6 +31,7 @@ type committer struct {
 	entries []Entry     // of the attempt in hand
 	last    []Statement // of the attempt in hand
 	batches int         // committed, for pruning
+	timer   *time.Timer // of a sleep that ends
 }
 
 // run is the committer: it takes what has gathered and commits it, until Close.
@@ -57,26 +67,38 @@ func (db *DB) run() {
 		db.putBack(batch[n:])
 		clear(batch)
 		db.spare = batch[:0]
+		db.expect(n)
 		// The callers just woken have their next changes ready in microseconds. Letting
 		// them run first costs an idle store nothing, and a busy one pays half the syncs.
 		runtime.Gosched()
 	}
 }
 
+// expect says how many changes the next batch is worth waiting for: as many
+// callers as were just served or are waiting now. Under load most of them are
+// back within a moment, and a batch of all of them costs little more than one of
+// half of them. Few callers are not waited for.
+func (db *DB) expect(served int) {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	db.enough = 1
+	if served >= busy {
+		db.enough = min(served+len(db.queue), db.limit)
+	}
+}
+
 // gather waits for changes and takes as many as one transaction holds; nil after Close.
 func (db *DB) gather() []*request {
 	db.mu.Lock()
+	defer db.mu.Unlock()
+	db.sleep(linger)
+	db.enough = 1
 	for len(db.queue) == 0 {
 		if db.closing {
-			db.mu.Unlock()
 			return nil
 		}
-		db.asleep = true
-		db.mu.Unlock()
-		<-db.wake
-		db.mu.Lock()
+		db.sleep(forEver)
 	}
-	defer db.mu.Unlock()
 	n := db.fit(db.queue)
 	batch := db.queue[:n]
 	if n == len(db.queue) {
@@ -90,6 +112,39 @@ func (db *DB) gather() []*request {
 		r.queued = false
 	}
 	return batch
+}
+
+// sleep waits, with db.mu unlocked, until enough changes have gathered, Close,
+// or the end of the time.
+func (db *DB) sleep(most time.Duration) {
+	if db.closing || len(db.queue) >= db.enough {
+		return
+	}
+	db.asleep = true
+	db.mu.Unlock()
+	defer db.mu.Lock()
+	if most == forEver {
+		<-db.wake
+		return
+	}
+	if db.timer == nil {
+		db.timer = time.NewTimer(most)
+	} else {
+		db.timer.Reset(most)
+	}
+	select {
+	case <-db.wake:
+		db.timer.Stop()
+		return
+	case <-db.timer.C:
+	}
+	db.mu.Lock()
+	late := db.asleep
+	db.asleep = false
+	db.mu.Unlock()
+	if !late {
+		<-db.wake // somebody is just about to say it
+	}
 }
 
 // fit says how many of the waiting changes go into one transaction.

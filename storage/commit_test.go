@@ -3,6 +3,7 @@ package storage
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -210,6 +211,84 @@ func TestBatchIDs(t *testing.T) {
 		time.Sleep(time.Millisecond)
 		if id := newBatchID(); len(id) != 32 || id <= before || batchTime(now()-keepBatches.Microseconds()) >= id {
 			t.Errorf("ids do not sort by age: %s, %s", before, id)
+		}
+	})
+}
+
+// TestLinger: a batch waits for the callers that were just served, but not for
+// long, and not where few call.
+func TestLinger(t *testing.T) {
+	for _, c := range []struct {
+		name          string
+		callers, back int
+		batches       int           // of those that come back
+		took          time.Duration // until the last of them is served
+	}{
+		{"all come back", 8, 8, 1, 800 * time.Microsecond},
+		{"some stay away", 8, 6, 1, linger},
+		{"too few to wait for", busy - 1, busy - 1, busy - 1, 300 * time.Microsecond},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			bubble(t, &server{}, func(t *testing.T, db *DB) {
+				var callers sync.WaitGroup
+				call := func(change Change) {
+					callers.Go(func() {
+						if _, err := db.Commit(context.Background(), change); err != nil {
+							t.Error(err)
+						}
+					})
+				}
+				call(Change{Apply: func(*Tx) error { time.Sleep(time.Second); return nil }})
+				synctest.Wait()
+				for range c.callers {
+					call(put("a", nil)) // they gather behind the slow one
+				}
+				callers.Wait()
+				synctest.Wait()
+				before, start := db.batches, time.Now()
+				for i := range c.back {
+					time.AfterFunc(time.Duration(i+1)*100*time.Microsecond, func() { call(put("a", nil)) })
+				}
+				time.Sleep(time.Duration(c.back) * 100 * time.Microsecond)
+				synctest.Wait()
+				callers.Wait()
+				if took := time.Since(start); took != c.took {
+					t.Errorf("served after %v, not %v", took, c.took)
+				}
+				synctest.Wait()
+				if got := db.batches - before; got != c.batches {
+					t.Errorf("%d batches, not %d", got, c.batches)
+				}
+			})
+		})
+	}
+}
+
+// TestCloseWhileLingering: Close commits what waits and does not wait itself.
+func TestCloseWhileLingering(t *testing.T) {
+	bubble(t, &server{}, func(t *testing.T, db *DB) {
+		var callers sync.WaitGroup
+		callers.Go(func() {
+			_, _ = db.Commit(context.Background(), Change{Apply: func(*Tx) error { time.Sleep(time.Second); return nil }})
+		})
+		synctest.Wait()
+		for range 2 * busy {
+			callers.Go(func() { _, _ = db.Commit(context.Background(), put("a", nil)) })
+		}
+		callers.Wait()
+		start := time.Now()
+		callers.Go(func() {
+			if _, err := db.Commit(context.Background(), put("late", nil)); err != nil {
+				t.Error(err)
+			}
+		})
+		synctest.Wait()
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+		callers.Wait()
+		if took := time.Since(start); took != 0 {
+			t.Errorf("took %v", took)
 		}
 	})
 }

@@ -31,6 +31,7 @@ type DB struct {
 	queue   []*request // waiting for a batch, in arrival order
 	limit   int        // of queue
 	asleep  bool       // the committer waits on wake
+	enough  int        // changes that a sleeping committer waits for
 	closing bool
 
 	wake chan struct{} // one slot: work arrived for a sleeping committer
@@ -50,7 +51,6 @@ func New(ctx context.Context, engine Engine) (*DB, error) {
 	db := &DB{
 		engine: engine,
 		limit:  defaultQueue,
-		asleep: true,
 		wake:   make(chan struct{}, 1),
 		done:   make(chan struct{}),
 	}
@@ -113,8 +113,10 @@ func (db *DB) Commit(ctx context.Context, change Change) (int64, error) {
 	}
 	r.queued = true
 	db.queue = append(db.queue, r)
-	rouse := db.asleep
-	db.asleep = false
+	rouse := db.asleep && len(db.queue) >= db.enough
+	if rouse {
+		db.asleep = false
+	}
 	db.mu.Unlock()
 	if rouse {
 		db.wake <- struct{}{}

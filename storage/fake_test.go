@@ -65,7 +65,7 @@ func (s *server) start(t *testing.T) *DB {
 	s.batches, s.rows, s.head.Epoch = map[string]bool{}, map[string]bool{}, 1
 	db := &DB{
 		engine: Engine{Connect: s.connect, Fault: s.fault, Remote: s.remote, Close: func() error { return nil }},
-		limit:  defaultQueue, asleep: true, wake: make(chan struct{}, 1), done: make(chan struct{}),
+		limit:  defaultQueue, wake: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	db.texts = texts{}
 	db.epoch.Store(1)

@@ -1,11 +1,14 @@
 package storage
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"embed"
 	"fmt"
+	"io"
 	"io/fs"
+	"strings"
 
 	"github.com/pressly/goose/v3"
 )
@@ -21,6 +24,9 @@ func Migrate(ctx context.Context, dialect string, pool *sql.DB) error {
 	files, err := fs.Sub(migrations, "migrations")
 	if err != nil {
 		return fmt.Errorf("reading the migrations: %w", err)
+	}
+	if dialect == "sqlite3" {
+		files = rowids{files}
 	}
 	provider, err := goose.NewProvider(goose.Dialect(dialect), pool, files,
 		goose.WithDisableGlobalRegistry(true), goose.WithLogger(goose.NopLogger()))
@@ -42,3 +48,32 @@ func Migrate(ctx context.Context, dialect string, pool *sql.DB) error {
 	}
 	return nil
 }
+
+// rowids lets the integer primary keys of the migrations be SQLite's own row
+// ids, which have 64 bits: "BIGINT PRIMARY KEY" would get an index beside the table.
+type rowids struct{ fs.FS }
+
+func (r rowids) Open(name string) (fs.File, error) {
+	f, err := r.FS.Open(name)
+	if err != nil || !strings.HasSuffix(name, ".sql") {
+		return f, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	text, err := io.ReadAll(f)
+	if err != nil {
+		return nil, err
+	}
+	return &rowidFile{bytes.NewReader(bytes.ReplaceAll(text, []byte("BIGINT PRIMARY KEY"), []byte("INTEGER PRIMARY KEY"))), info}, nil
+}
+
+type rowidFile struct {
+	*bytes.Reader
+	info fs.FileInfo
+}
+
+func (f *rowidFile) Stat() (fs.FileInfo, error) { return f.info, nil }
+func (f *rowidFile) Close() error               { return nil }

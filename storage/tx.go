@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"math/bits"
 	"strconv"
 	"strings"
 
@@ -134,13 +135,7 @@ func (tx *Tx) end() {
 // chunk is how many of n rows go into the next statement. Few sizes mean few
 // prepared statements.
 func chunk(n int) int {
-	switch {
-	case n >= 32:
-		return 32
-	case n >= 8:
-		return 8
-	}
-	return 1
+	return min(1<<(bits.Len(uint(n))-1), 32)
 }
 
 // texts remembers the multi-row statements, which are long to build.

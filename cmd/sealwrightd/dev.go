@@ -146,6 +146,9 @@ func makeDevDir(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("making the dev directory: %w", err)
 	}
+	if err := checkOwn(dir); err != nil {
+		return fmt.Errorf("the dev directory: %w", err)
+	}
 	ignore := filepath.Join(dir, ".gitignore")
 	list, err := os.ReadDir(dir)
 	if err != nil {

@@ -105,7 +105,7 @@ func (h *house) open(ctx context.Context, logger *slog.Logger) (err error) {
 	if err := errors.Join(h.keys.Reconcile(ctx), h.ca.Reconcile(ctx)); err != nil {
 		return fmt.Errorf("finding out what the last run left undone: %w", err)
 	}
-	return h.door.CheckRules(ctx, h.log)
+	return h.door.CheckRules(ctx)
 }
 
 // fits refuses a configuration of another store.
@@ -130,6 +130,9 @@ func (h *house) openServices(ctx context.Context, logger *slog.Logger) error {
 	if err := os.MkdirAll(h.config.State, 0o700); err != nil {
 		return fmt.Errorf("making the state directory: %w", err)
 	}
+	if err := checkOwn(h.config.State); err != nil {
+		return fmt.Errorf("the state directory: %w", err)
+	}
 	signer, err := key.NewSigner(h.device, h.store.checkpoint)
 	if err != nil {
 		return err
@@ -140,7 +143,7 @@ func (h *house) openServices(ctx context.Context, logger *slog.Logger) error {
 	}
 	h.built(h.log.Close)
 	inventory := &inventory{}
-	h.door, err = guard.Open(ctx, guard.Config{DB: h.db, Rows: h.rings, Inventory: inventory})
+	h.door, err = guard.Open(ctx, guard.Config{DB: h.db, Rows: h.rings, Inventory: inventory, Log: h.log})
 	if err != nil {
 		return fmt.Errorf("opening the door: %w", err)
 	}

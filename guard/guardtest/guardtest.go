@@ -83,6 +83,7 @@ func New(t testing.TB, options ...Option) *Kit {
 	k.Log, err = audit.Open(ctx, audit.Config{DB: k.DB, Signer: private, Origin: Domain + "/log", StateDir: t.TempDir()})
 	must(t, err)
 	t.Cleanup(func() { must(t, k.Log.Close()) })
+	config.Log = k.Log
 	k.Door, err = guard.Open(ctx, config)
 	must(t, err)
 	t.Cleanup(func() { must(t, k.Door.Close()) })

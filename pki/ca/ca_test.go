@@ -307,7 +307,7 @@ func TestInventoryTampering(t *testing.T) {
 // database is missed, because the log has it.
 func TestReviewFindsRevocationsGone(t *testing.T) {
 	h := build(t)
-	review := func() error { return h.Door.Review(t.Context(), h.Log, h.ca.Review()) }
+	review := func() error { return h.Door.Review(t.Context(), h.ca.Review()) }
 	for range 2 {
 		_, err := h.revoke(t, h.issue(t, order(t, "service/payments")).Certificate.Serial, 1)
 		must(t, err)
