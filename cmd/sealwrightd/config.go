@@ -94,6 +94,12 @@ var place = regexp.MustCompile(`^\[(\d+):\d+\] `)
 
 // parseConfig reads one YAML document and nothing after it.
 func parseConfig(text []byte) (c Config, err error) {
+	defer func() {
+		// The parser trips over some malformed texts (testdata/fuzz has one); an operator's slip must not.
+		if recover() != nil {
+			c, err = Config{}, errors.New("it is no YAML that makes sense here: look for stray tags (!) and indentation")
+		}
+	}()
 	d := yaml.NewDecoder(bytes.NewReader(text), yaml.Strict())
 	if err := d.Decode(&c); err != nil && !errors.Is(err, io.EOF) {
 		// Without colours and without the lines around it: they may be nobody's business.
