@@ -67,6 +67,14 @@ func (e example) matches(printed string) bool {
 	return regexp.MustCompile(`^` + wide + `$`).MatchString(strings.TrimSpace(printed) + "\n")
 }
 
+// terminal runs a command where the one before it ended: in its directory, with
+// its variables and functions.
+func terminal(home, command string) string {
+	session := home + "/.session"
+	return "cd " + home + "; [ ! -e " + session + " ] || . " + session + "\n" + command + "\n" +
+		"code=$?; { export -p; declare -f; printf 'cd %q\\n' \"$PWD\"; } > " + session + "; exit $code"
+}
+
 // Every command in README and docs runs, in order, and prints what is shown.
 func TestDocuments(t *testing.T) {
 	files, err := filepath.Glob("../docs/*.md")
@@ -93,7 +101,7 @@ func TestDocuments(t *testing.T) {
 				if _, elsewhere := notRunHere[e.command]; elsewhere {
 					continue
 				}
-				out, problems, code := s.sh("cd " + home + "; " + e.command)
+				out, problems, code := s.sh(terminal(home, e.command))
 				wantFail := strings.Contains(strings.Join(e.shown, "\n"), "sealwright: ")
 				if (code != 0) != wantFail {
 					t.Fatalf("%s:%d: %s\nended with %d\n%s%s", e.file, e.line, e.command, code, out, problems)

@@ -226,6 +226,7 @@ func (s *service) sh(line string) (stdout, stderr string, code int) {
 	shell := exec.CommandContext(ctx, "bash", "-c", "set -o pipefail; "+line)
 	shell.Env = s.env()
 	shell.Dir = s.t.TempDir()
+	shell.WaitDelay = 5 * time.Second // a process left behind may hold the output open
 	var out, problems bytes.Buffer
 	shell.Stdout, shell.Stderr = &out, &problems
 	_ = shell.Run()
