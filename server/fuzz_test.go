@@ -18,6 +18,18 @@ func contextOf(source netip.Addr) context.Context {
 	return context.WithValue(context.Background(), connKey{}, &conn{source: source})
 }
 
+// adminState is the administrator's connection, for requests without a network.
+func (h *house) adminState(t testing.TB) *tls.ConnectionState {
+	t.Helper()
+	state := &tls.ConnectionState{Version: tls.VersionTLS13}
+	for _, der := range h.admin.pair.Certificate {
+		c, err := x509.ParseCertificate(der)
+		must(t, err)
+		state.PeerCertificates = append(state.PeerCertificates, c)
+	}
+	return state
+}
+
 // FuzzHandler sends the whole handler, as the administrator, whatever method,
 // path, query, headers and body: it never panics and never answers 500.
 func FuzzHandler(f *testing.F) {
@@ -33,12 +45,7 @@ func FuzzHandler(f *testing.F) {
 	f.Add("POST", "/v1/certificates", "", "", "", []byte(`{"csr":"-----BEGIN CERTIFICATE REQUEST-----\nAA==\n-----END CERTIFICATE REQUEST-----","spiffe":"service/x"}`))
 	handler, err := h.Handler()
 	must(f, err)
-	state := &tls.ConnectionState{Version: tls.VersionTLS13}
-	for _, der := range h.admin.pair.Certificate {
-		c, err := x509.ParseCertificate(der)
-		must(f, err)
-		state.PeerCertificates = append(state.PeerCertificates, c)
-	}
+	state := h.adminState(f)
 	f.Fuzz(func(t *testing.T, method, path, query, idempotency, reason string, body []byte) {
 		u := &url.URL{Path: path, RawQuery: query}
 		if method == "" || !strings.HasPrefix(path, "/") {

@@ -88,7 +88,11 @@ run creates it, later runs find it again. Loopback only; not for production.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
-			return dev(ctx, o, out, problems)
+			err := dev(ctx, o, out, problems)
+			if errors.Is(err, syscall.EADDRINUSE) {
+				err = cli.Hint(err, "is a Sealwright running here already? --listen 127.0.0.1:9470 takes another port and the next one; with make: make run ARGS='--listen 127.0.0.1:9470'")
+			}
+			return err
 		},
 	}
 	cmd.Flags().StringVar(&o.dir, "dir", ".sealwright", "the `DIR` of everything")
