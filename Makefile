@@ -1,4 +1,5 @@
 # make run    a running Sealwright on a SoftHSM2 token and SQLite, with a first certificate and data key
+#             (ARGS='--listen 127.0.0.1:9470 --device swtpm' goes to sealwrightd dev)
 # make test   installs what is missing and runs every test
 # make bench  prints speeds, each with its ratio to the limit of the same run
 # make lint   golangci-lint        make build   bin/sealwrightd and bin/sealwright
@@ -18,7 +19,7 @@ build:
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/sealwright ./cmd/sealwright
 
 run: build
-	@scripts/run.sh
+	@scripts/run.sh $(ARGS)
 
 test:
 	@scripts/install.sh run test

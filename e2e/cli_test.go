@@ -142,7 +142,7 @@ func TestExitCodes(t *testing.T) {
 		{"sealwright policy apply four-eyes.cedar " + as, 3, "denied"},
 		{"sealwright key rotate dev/codes/key", 4, "2 of security"},
 		{"sealwright cert issue --spiffe service/codes --ttl 99999h --out long", 2, "profile"},
-		{"sealwright cert issue --spiffe user/eve --ttl 1h --out eve", 2, "service/"},
+		{"sealwright cert issue --spiffe user/eve --ttl 1h --out eve", 2, "does not lie in dev."},
 	} {
 		out, problems, code := s.sh("cd " + dir + "\n" + c.line)
 		if code != c.code || !strings.Contains(problems, c.want) {

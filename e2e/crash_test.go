@@ -188,29 +188,29 @@ func TestKillAtSync(t *testing.T) {
 	s.must("sealwright key create dev/crash/base")
 	s.stop()
 	a := newAcknowledged()
-	killed, total := 0, 0
-	for round := range rounds(t) {
+	starting, killed, total := 0, 0, 0
+	round := 0
+	for ; killed < rounds(t) && round < rounds(t)*5/4; round++ {
 		// when counts per thread, and start-up syncs too; so the n-th sync falls
 		// now into start-up, now into the load.
-		when := 1 + round*3
+		when := 1 + round%25
 		wrap := []string{strace, "-f", "-o", "/dev/null", "-e", "trace=fsync,fdatasync", "-e", fmt.Sprintf("inject=fsync,fdatasync:signal=KILL:when=%d", when)}
 		s := launch(t, dir, wrap)
-		for end := time.Now().Add(20 * time.Second); !s.ready() && time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
-			select {
-			case <-s.done:
-				end = time.Now()
-			default:
-			}
+		for end := time.Now().Add(20 * time.Second); !s.ready() && !s.over() && time.Now().Before(end); {
+			time.Sleep(5 * time.Millisecond)
 		}
-		if s.ready() {
-			ctx, cancel := context.WithTimeout(context.Background(), 1500*time.Millisecond)
+		if s.over() {
+			starting++
+		} else {
+			ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 			a.load(ctx, s, 1000+round)
 			cancel()
 		}
-		select {
-		case <-s.done:
+		for end := time.Now().Add(time.Second); !s.over() && time.Now().Before(end); {
+			time.Sleep(5 * time.Millisecond)
+		}
+		if s.over() {
 			killed++
-		case <-time.After(100 * time.Millisecond):
 		}
 		s.kill()
 		total += len(a.entries)
@@ -218,10 +218,20 @@ func TestKillAtSync(t *testing.T) {
 		a.check(t, s)
 		s.kill()
 	}
-	if killed < rounds(t)/2 {
-		t.Errorf("the sync call killed only %d of %d runs", killed, rounds(t))
+	if killed < rounds(t) || !testing.Short() && (starting == 0 || starting == killed) {
+		t.Errorf("the sync call killed only %d of %d runs, %d of them while starting", killed, round, starting)
 	}
-	t.Logf("%d of %d runs killed in a sync, %d acknowledged requests, none lost", killed, rounds(t), total)
+	t.Logf("%d of %d runs killed in a sync, %d of them while starting, %d acknowledged requests, none lost", killed, round, starting, total)
+}
+
+// over reports whether the process has ended.
+func (s *service) over() bool {
+	select {
+	case <-s.done:
+		return true
+	default:
+		return false
+	}
 }
 
 func requestOf(e api.AuditEntry) string {

@@ -105,3 +105,26 @@ func TestDocuments(t *testing.T) {
 		})
 	}
 }
+
+// Every relative link of a document leads to a file.
+func TestDocumentLinks(t *testing.T) {
+	var files []string
+	for _, pattern := range []string{"../*.md", "../docs/*.md", "../examples/*.md"} {
+		found, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, found...)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, link := range regexp.MustCompile(`\]\(([^)#]+)`).FindAllStringSubmatch(string(text), -1) {
+			if target := filepath.Join(filepath.Dir(file), link[1]); !strings.Contains(link[1], "://") && !exists(target) {
+				t.Errorf("%s links to %s, which is not there", file, link[1])
+			}
+		}
+	}
+}

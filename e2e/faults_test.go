@@ -74,7 +74,7 @@ func TestDaemonRefusals(t *testing.T) {
 		t.Fatalf("PIN files: %v, %v", pins, err)
 	}
 	module := softHSM
-	good := "domain: example.internal\nstore: sqlite:store.db\nstate: state\n"
+	good := "domain: example.internal\nstore: sqlite:store.db\nstate: state\ncrl_url: http://crl.example.internal/\n"
 	device := "device: pkcs11:token=sealwright-dev;module-path=" + module + "?pin-source=file:" + pins[0] + "\n"
 	request := filepath.Join(dir, "admin.csr")
 	makeCSR(t, request, filepath.Join(dir, "admin.key"))

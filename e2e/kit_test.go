@@ -165,10 +165,8 @@ func (s *service) wait(limit time.Duration, condition func() bool) {
 
 // kill is kill -9, of the whole process group, and waits for the end.
 func (s *service) kill() {
-	select {
-	case <-s.done: // its number may be somebody else's by now
+	if s.over() { // its number may be somebody else's by now
 		return
-	default:
 	}
 	_ = syscall.Kill(-s.cmd.Process.Pid, syscall.SIGKILL)
 	<-s.done

@@ -57,6 +57,9 @@ func newSite(t testing.TB, store, more string) *site {
 		t.Fatalf("softhsm2-util: %v\n%s", err, out)
 	}
 	makeCSR(t, filepath.Join(s.dir, "admin.csr"), filepath.Join(s.dir, "key.pem"))
+	if !strings.Contains(more, "crl_listen") {
+		more += "crl_url: http://crl.example.internal/crl/\n"
+	}
 	s.write("config.yaml", "listen: 127.0.0.1:0\nnames: [localhost, 127.0.0.1]\ndomain: example.internal\nenvironments: [prod, staging]\nstate: state\nstore: \""+store+
 		"\"\ndevice: \"pkcs11:token=site?module-path="+softHSM+"&pin-source=file:"+filepath.Join(s.dir, "pin")+"\"\n"+more)
 	return s

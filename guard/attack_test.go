@@ -231,3 +231,29 @@ func TestSettledIntentsStaySettled(t *testing.T) {
 	exec(t, k, `UPDATE intent SET resolved_at = 0, outcome = ''`)
 	settle(key.ErrIntegrity, 0)
 }
+
+// How an act fails is an answer: who was disabled while it ran, on another
+// server, does not get it.
+func TestFailuresAreNotReleasedToTheDisabled(t *testing.T) {
+	k := guardtest.New(t)
+	everybody := `permit (principal, action, resource);` + "\n"
+	_, err := k.Enter(t.Context(), k.Admin, func(ctx context.Context, g guard.Grant) error {
+		_, err := k.Door.Apply(ctx, g, guard.NewRules{Text: everybody})
+		return err
+	}, guard.Act{Action: policy.ApplyPolicy, Object: guard.RulesObject()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	runs := 0
+	_, err = k.Enter(t.Context(), k.Plain, func(context.Context, guard.Grant) error {
+		if runs++; runs == 1 {
+			if err := disable(t, k, k.Admin, k.Plain.SPIFFEID); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return key.ErrInvalidCiphertext
+	}, encrypt)
+	if !errors.Is(err, key.ErrUnauthenticated) || runs != 1 {
+		t.Errorf("%v after %d runs, want ErrUnauthenticated after 1", err, runs)
+	}
+}

@@ -276,9 +276,17 @@ func (t *ticket) recordFailure(ctx context.Context, cause error) (int64, error) 
 	if err != nil {
 		return -1, err
 	}
-	// The caller may be gone; the record is owed all the same. An intent stays
-	// open: whether its effect happened, only reconciliation can say.
-	index, err := t.door.db.Commit(context.WithoutCancel(ctx), storage.Change{Entries: []storage.Entry{entry}})
+	change := storage.Change{Epoch: t.epoch, Entries: []storage.Entry{entry}}
+	t.mu.Lock()
+	if t.intent != "" {
+		// An intent stays open: whether its effect happened, only reconciliation can
+		// say. Another try could make it happen twice.
+		change.Epoch = 0
+	}
+	t.mu.Unlock()
+	// The caller may be gone; the record is owed all the same. How an act fails is
+	// an answer too: who was switched off meanwhile does not get it.
+	index, err := t.door.db.Commit(context.WithoutCancel(ctx), change)
 	if err != nil {
 		return -1, fmt.Errorf("recording a failure: %w", err)
 	}

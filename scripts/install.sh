@@ -40,10 +40,24 @@ command -v go >/dev/null || {
 	echo "Go is missing: install Go 1.26 or newer from https://go.dev/dl, then repeat." >&2
 	exit 1
 }
+# Go 1.21 and newer fetch the Go that go.mod names; older ones, Debian 12's among
+# them, only fail to read go.mod.
+case $(go env GOVERSION 2>/dev/null) in
+go1.? | go1.?.* | go1.1? | go1.1?.* | go1.20 | go1.20.* | '')
+	echo "$(go version) is too old: install Go 1.26 or newer from https://go.dev/dl, then repeat." >&2
+	exit 1
+	;;
+esac
 [ ${#packages[@]} -gt 0 ] || exit 0
 
 sudo=
-[ "$(id -u)" = 0 ] || sudo=sudo
+if [ "$(id -u)" != 0 ]; then
+	sudo=sudo
+	command -v sudo >/dev/null || {
+		echo "As root, run: apt-get install --no-install-recommends ${packages[*]}" >&2
+		exit 1
+	}
+fi
 echo "Installing: ${packages[*]}" >&2
 export DEBIAN_FRONTEND=noninteractive
 $sudo apt-get update -qq

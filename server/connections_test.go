@@ -90,7 +90,12 @@ func TestSlowCallersAreCutOff(t *testing.T) {
 func (h *house) routed(t testing.TB, route api.Route, f func(*call) (any, error)) *person {
 	t.Helper()
 	route.Public, route.Status = true, 200
-	server := h.plain(h.handle(&route, f))
+	return h.serving(t, h.plain(h.handle(&route, f)))
+}
+
+// serving runs a server without TLS until the test ends.
+func (h *house) serving(t testing.TB, server *http.Server) *person {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
 	go func() { _ = server.Serve(l) }()

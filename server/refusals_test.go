@@ -211,7 +211,7 @@ func TestWrongCiphertextsAreOneError(t *testing.T) {
 	decode(t, h.admin.must(200, "POST", orders+"/encrypt", `{"plaintext":"aGk=","context":{"a":"b"}}`).body, &sealed)
 	good := sealed.Ciphertext
 	flip := func(i int) string { return good[:i] + string(good[i]^1) + good[i+1:] }
-	unknown := "sw1:" + good[4:6] + strings.Repeat("A", 20) + good[26:]
+	unknown := good[:8] + strings.Repeat("Q", 20) + good[28:]
 	bodies := map[string]api.DecryptRequest{
 		"wrong context": {Ciphertext: good}, "another context": {Ciphertext: good, Context: map[string]string{"a": "c"}},
 		"truncated": {Ciphertext: good[:len(good)-4], Context: map[string]string{"a": "b"}}, "empty": {}, "no base64": {Ciphertext: "sw1:!!"},

@@ -73,6 +73,7 @@ type Server struct {
 	metrics        *metrics
 	inFlight       chan struct{}
 	parsing        chan struct{} // one slot: policies that a caller brings along
+	verifying      chan struct{} // one slot: the whole log is read
 	publicInFlight chan struct{}
 	readiness      readiness
 	openAPI        func() ([]byte, error)
@@ -80,7 +81,7 @@ type Server struct {
 
 // New returns a server; it listens nowhere.
 func New(c Config) (*Server, error) {
-	s := &Server{Config: c, inFlight: make(chan struct{}, c.inFlight()), publicInFlight: make(chan struct{}, maxPublicInFlight), parsing: make(chan struct{}, 1)}
+	s := &Server{Config: c, inFlight: make(chan struct{}, c.inFlight()), publicInFlight: make(chan struct{}, maxPublicInFlight), parsing: make(chan struct{}, 1), verifying: make(chan struct{}, 1)}
 	s.metrics = newMetrics(s)
 	s.openAPI = openAPIOnce(c.Version)
 	return s, nil

@@ -50,9 +50,21 @@ restart before it is corrected: tokens lock).`,
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
 		return cli.Misuse("sealwrightd --help", "%w", err)
 	})
+	onlyCommands(root)
 	root.AddCommand(devCommand(out, problems), initCommand(out), serveCommand(problems), enrolCommand(out), configCommand(out))
 	cli.Help(root)
 	return root
+}
+
+// onlyCommands makes a command that has only commands show its help, and refuse what is none.
+func onlyCommands(cmd *cobra.Command) {
+	cmd.Args = cobra.ArbitraryArgs
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return cmd.Help()
+		}
+		return cli.Misuse(cmd.CommandPath()+" --help", "%s has no command %q", cmd.CommandPath(), args[0])
+	}
 }
 
 func noArguments(cmd *cobra.Command, args []string) error {
@@ -76,7 +88,11 @@ run creates it, later runs find it again. Loopback only; not for production.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
-			return dev(ctx, o, out, problems)
+			err := dev(ctx, o, out, problems)
+			if errors.Is(err, syscall.EADDRINUSE) {
+				err = cli.Hint(err, "is a Sealwright running here already? --listen 127.0.0.1:9470 takes another port and the next one; with make: make run ARGS='--listen 127.0.0.1:9470'")
+			}
+			return err
 		},
 	}
 	cmd.Flags().StringVar(&o.dir, "dir", ".sealwright", "the `DIR` of everything")
@@ -163,6 +179,7 @@ func configCommand(out io.Writer) *cobra.Command {
 		},
 	}
 	check.Flags().StringVar(&config, "config", "", "the configuration `FILE` (required)")
+	onlyCommands(cmd)
 	cmd.AddCommand(check)
 	return cmd
 }

@@ -1,19 +1,21 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
-	"github.com/goccy/go-yaml"
-
 	"github.com/sealwright/sealwright/hsm"
+	"github.com/sealwright/sealwright/internal/strictyaml"
 	"github.com/sealwright/sealwright/key"
+	"github.com/sealwright/sealwright/pki"
 	"github.com/sealwright/sealwright/tpm"
 )
 
@@ -39,7 +41,7 @@ type Config struct {
 	// State is a directory outside the store: the last signed checkpoint, the TPM's key files. Required.
 	State string `yaml:"state"`
 	// CRLURL is where relying parties find CRLs, put into certificates that live seven days
-	// or longer. Default: http://<crl_listen, or listen>/crl/.
+	// or longer. Default: http://<crl_listen>/crl/; required where that names no host.
 	CRLURL string `yaml:"crl_url"`
 	// CRLListen serves CRLs and CA certificates over plain HTTP, host:port. Default: not served.
 	CRLListen string `yaml:"crl_listen"`
@@ -72,16 +74,26 @@ func loadConfig(path string) (Config, error) {
 		return Config{}, fmt.Errorf("reading the configuration: %w", err)
 	}
 	if len(text) > maxConfig {
-		return Config{}, fmt.Errorf("%w: the configuration is larger than %d bytes", key.ErrInvalid, maxConfig)
+		return Config{}, fmt.Errorf("%w: %s: the configuration is larger than %d bytes", key.ErrInvalid, path, maxConfig)
 	}
-	var c Config
-	if err := yaml.UnmarshalWithOptions(text, &c, yaml.Strict()); err != nil {
-		return Config{}, fmt.Errorf("%w: %s: %s", key.ErrInvalid, path, strings.TrimSpace(yaml.FormatError(err, false, false)))
+	c, err := parseConfig(text)
+	if err != nil {
+		return Config{}, fmt.Errorf("%w: %s: %w", key.ErrInvalid, path, err)
 	}
 	if err := c.complete(filepath.Dir(path)); err != nil {
 		return Config{}, fmt.Errorf("%s: %w", path, err)
 	}
 	return c, nil
+}
+
+// parseConfig reads the text of the file.
+func parseConfig(text []byte) (c Config, err error) {
+	err = strictyaml.Decode(text, &c)
+	if err != nil && strings.HasPrefix(err.Error(), "time: ") {
+		// Package time cannot know the key; there is one duration.
+		err = errors.New("shutdown_grace: " + strings.TrimPrefix(err.Error(), "time: "))
+	}
+	return c, err
 }
 
 // complete fills in defaults and checks what can be checked without opening anything.
@@ -99,11 +111,8 @@ func (c *Config) complete(dir string) error {
 			return bad(field, "write host:port, like 127.0.0.1:8471")
 		}
 	}
-	if len(c.Names) == 0 {
-		c.Names = []string{"localhost"}
-		if ip, err := netip.ParseAddr(host); err == nil && !ip.IsUnspecified() {
-			c.Names = append(c.Names, ip.String())
-		}
+	if err := c.completeNames(host); err != nil {
+		return err
 	}
 	if c.Domain == "" || len(c.Domain) > 180 {
 		return bad("domain", "required: the last part of every trust domain, like example.internal")
@@ -113,16 +122,8 @@ func (c *Config) complete(dir string) error {
 			return fmt.Errorf("domain: %w", err)
 		}
 	}
-	if len(c.Environments) == 0 {
-		c.Environments = []string{"prod"}
-	}
-	for _, e := range c.Environments {
-		if err := key.CheckSegment(e); err != nil {
-			return fmt.Errorf("environments: %w", err)
-		}
-		if (e == "dev") != c.dev || e == "ops" {
-			return bad("environments", e+" is reserved: dev belongs to 'sealwrightd dev', ops always exists")
-		}
+	if err := c.completeEnvironments(); err != nil {
+		return err
 	}
 	switch c.LogLevel {
 	case "":
@@ -134,17 +135,71 @@ func (c *Config) complete(dir string) error {
 	if c.ShutdownGrace == 0 {
 		c.ShutdownGrace = 10 * time.Second
 	}
-	if c.ShutdownGrace < 0 || c.ShutdownGrace > 10*time.Minute {
+	if c.ShutdownGrace < time.Second || c.ShutdownGrace > 10*time.Minute {
 		return bad("shutdown_grace", "use a duration from 1s to 10m")
 	}
-	if c.CRLURL == "" {
-		address := c.Listen
-		if c.CRLListen != "" {
-			address = c.CRLListen
-		}
-		c.CRLURL = "http://" + address + "/crl/"
+	if err := c.completeCRL(); err != nil {
+		return err
 	}
 	return c.completeStore(dir)
+}
+
+// completeNames fills in and checks the names of the server's own certificate.
+func (c *Config) completeNames(host string) error {
+	if len(c.Names) == 0 {
+		c.Names = []string{"localhost"}
+		if ip, err := netip.ParseAddr(host); err == nil && !ip.IsUnspecified() {
+			c.Names = append(c.Names, ip.String())
+		} else if err != nil && host != "" && host != "localhost" {
+			c.Names = append(c.Names, host)
+		}
+	}
+	for _, name := range c.Names {
+		if _, err := netip.ParseAddr(name); err == nil {
+			continue
+		}
+		if err := pki.CheckDNS(name, false); err != nil {
+			return fmt.Errorf("names: %w", err)
+		}
+	}
+	return nil
+}
+
+func (c *Config) completeEnvironments() error {
+	if len(c.Environments) == 0 {
+		c.Environments = []string{"prod"}
+	}
+	seen := map[string]bool{}
+	for _, e := range c.Environments {
+		if err := key.CheckSegment(e); err != nil {
+			return fmt.Errorf("environments: %w", err)
+		}
+		if (e == "dev") != c.dev || e == "ops" || e == "root" {
+			return fmt.Errorf("%w: environments: %s is reserved: dev belongs to 'sealwrightd dev', ops always exists, root is the root CA", key.ErrInvalid, e)
+		}
+		if seen[e] {
+			return fmt.Errorf("%w: environments: %s is named twice", key.ErrInvalid, e)
+		}
+		seen[e] = true
+	}
+	return nil
+}
+
+// completeCRL sees to it that certificates point to where CRLs are: an address
+// that does not answer would make careful peers refuse good certificates.
+func (c *Config) completeCRL() error {
+	if c.CRLURL == "" {
+		host, _, _ := net.SplitHostPort(c.CRLListen)
+		if ip, err := netip.ParseAddr(host); host == "" || err == nil && ip.IsUnspecified() {
+			return fmt.Errorf("%w: crl_url: required, unless crl_listen names the host: where peers find CRLs, like http://crl.example.internal/crl/", key.ErrInvalid)
+		}
+		c.CRLURL = "http://" + c.CRLListen + "/crl/"
+	}
+	u, err := url.Parse(c.CRLURL)
+	if err != nil || u.Scheme != "http" || u.Host == "" || u.RawQuery != "" || !strings.HasSuffix(u.Path, "/") {
+		return fmt.Errorf("%w: crl_url: write an http:// URL that ends in a slash: https would need a certificate to check a certificate", key.ErrInvalid)
+	}
+	return nil
 }
 
 func (c *Config) completeStore(dir string) error {
@@ -156,6 +211,13 @@ func (c *Config) completeStore(dir string) error {
 		}
 		c.Store = "sqlite:" + absolute(dir, path)
 	case strings.HasPrefix(c.Store, "postgres://"), strings.HasPrefix(c.Store, "postgresql://"):
+		u, err := url.Parse(c.Store)
+		if err != nil { // its text would show the URL, which may hold a password
+			return fmt.Errorf("%w: store: the PostgreSQL URL does not parse", key.ErrInvalid)
+		}
+		if _, has := u.User.Password(); has || u.Query().Has("password") {
+			return fmt.Errorf("%w: store: no password here: put it into ~/.pgpass or the file that PGPASSFILE names", key.ErrInvalid)
+		}
 	default:
 		return fmt.Errorf("%w: store: required: sqlite:PATH or postgres://…", key.ErrInvalid)
 	}

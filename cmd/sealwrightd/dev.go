@@ -137,12 +137,27 @@ func crlAddress(listen string) (string, error) {
 	return net.JoinHostPort(host, strconv.Itoa(n)), nil
 }
 
-// makeDevDir makes the directory private and invisible to git.
+// ignoreAll is the .gitignore of a dev directory, and its mark.
+const ignoreAll = "*\n"
+
+// makeDevDir makes the directory private and invisible to git. A directory that
+// holds something else is refused: its .gitignore would be lost.
 func makeDevDir(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("making the dev directory: %w", err)
 	}
-	return durable.WriteFile(filepath.Join(dir, ".gitignore"), []byte("*\n"), 0o600)
+	if err := checkOwn(dir); err != nil {
+		return fmt.Errorf("the dev directory: %w", err)
+	}
+	ignore := filepath.Join(dir, ".gitignore")
+	list, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("making the dev directory: %w", err)
+	}
+	if text, err := os.ReadFile(ignore); len(list) > 0 && (err != nil || string(text) != ignoreAll) {
+		return cli.Misuse("--dir with a new directory", "%s holds something else: dev wants a directory of its own", dir)
+	}
+	return durable.WriteFile(ignore, []byte(ignoreAll), 0o600)
 }
 
 // startDevice creates or finds the stand-in for hardware.

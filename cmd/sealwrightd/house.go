@@ -130,6 +130,9 @@ func (h *house) openServices(ctx context.Context, logger *slog.Logger) error {
 	if err := os.MkdirAll(h.config.State, 0o700); err != nil {
 		return fmt.Errorf("making the state directory: %w", err)
 	}
+	if err := checkOwn(h.config.State); err != nil {
+		return fmt.Errorf("the state directory: %w", err)
+	}
 	signer, err := key.NewSigner(h.device, h.store.checkpoint)
 	if err != nil {
 		return err
