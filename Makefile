@@ -10,7 +10,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 REQUIRE := softhsm,swtpm,postgres,nginx,openssl,gnutls,strace,cc
 GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-.PHONY: run test bench lint build
+.PHONY: run test bench bench-all lint build
 
 build:
 	@scripts/install.sh run
@@ -27,8 +27,11 @@ test:
 
 bench:
 	@scripts/install.sh run test
-	go test -run '^$$' -bench . -benchmem -timeout 60m ./storage/... ./audit ./kms/... ./pki/... ./hsm ./tpm ./policy
 	go run ./bench
+
+bench-all: # every benchmark of every package, as go test prints it; takes far longer
+	@scripts/install.sh run test
+	go test -run '^$$' -bench . -benchmem -timeout 60m ./storage/... ./audit ./kms/... ./pki/... ./hsm ./tpm ./policy ./guard
 
 lint:
 	go vet ./...

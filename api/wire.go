@@ -78,6 +78,9 @@ func Decode(body io.Reader, limit int64, v any) error {
 
 // DecodeBytes is Decode of a body that is already read and within its limit.
 func DecodeBytes(body []byte, v any) error {
+	if hot, ok := v.(plainFields); ok && decodePlain(body, hot) {
+		return nil
+	}
 	return Decode(bytes.NewReader(body), int64(len(body)), v)
 }
 

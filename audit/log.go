@@ -52,6 +52,7 @@ type Log struct {
 	adopted  *Checkpoint             // by whichever key, where this signer has no memory of its own
 	broken   atomic.Pointer[error]   // set once: the store is not what was signed
 	overdue  atomic.Pointer[overdue] // the checkpoint loop is failing
+	found    atomic.Pointer[error]   // by the last VerifyStored; nil before the first
 
 	appending sync.Mutex // guards the fields below; held within a batch
 	current   *tree      // after the newest Append, whose batch may have failed
@@ -122,10 +123,14 @@ func (l *Log) Close() error {
 }
 
 // Check is the readiness test: key.ErrIntegrity once the store was found not to
-// extend what was signed, and the reason when checkpoints have been failing.
+// extend what was signed, what the last VerifyStored found, and the reason when
+// checkpoints have been failing.
 func (l *Log) Check(context.Context) error {
 	if err := l.refusal(); err != nil {
 		return err
+	}
+	if found := l.found.Load(); found != nil && *found != nil {
+		return *found
 	}
 	if o := l.overdue.Load(); o != nil && time.Since(o.since) > patience {
 		return fmt.Errorf("no audit checkpoint since %s: %w", o.since.UTC().Format(time.RFC3339), o.err)

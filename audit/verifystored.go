@@ -17,7 +17,8 @@ import (
 // with the newest checkpoint this signer signed, made afresh if it still can:
 // entries, tiles, head and stored checkpoint. progress (nil: none) counts
 // entries. When anything is wrong the error is key.ErrIntegrity and the report
-// names each entry or hash; other errors say that the verification did not finish.
+// names each entry or hash, and Check reports it until a verification finds it
+// mended; other errors say that the verification did not finish.
 func (l *Log) VerifyStored(ctx context.Context, progress func(done, total int64)) (Report, error) {
 	_, refused := l.checkpoint(ctx)
 	c := l.signed.Load()
@@ -39,7 +40,9 @@ func (l *Log) VerifyStored(ctx context.Context, progress func(done, total int64)
 	}
 	r := v.result()
 	r.Note = bytes.Clone(c.note)
-	return r, r.err()
+	found := r.err()
+	l.found.Store(&found)
+	return r, found
 }
 
 func (l *Log) verifyAll(ctx context.Context, v *verifier) error {

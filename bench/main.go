@@ -1,7 +1,8 @@
 // Command bench measures a running sealwrightd from outside: server CPU per
 // operation, operations per second, p50 and p99, beside limits measured in the
 // same run on the same machine: a TLS server that does nothing, and the disk's
-// fsync rate. It starts what it measures in a temporary directory.
+// fsync rate. Then it runs the benchmarks of the packages below, with their own
+// limits. It starts what it measures in a temporary directory.
 //
 //	go run ./bench [-seconds 10] [-connections 32] [-bin DIR] [-only REGEXP]
 package main
@@ -62,7 +63,7 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	defer d.stop()
+	defer d.stop() // again is harmless
 	fmt.Printf("start to ready: %s   resident idle: %.1f MiB\n", d.started.Round(time.Millisecond), d.residentMiB())
 
 	n, err := startNoop(d)
@@ -71,7 +72,7 @@ func run() error {
 	}
 	defer n.stop()
 
-	fmt.Printf("\n%-34s %10s %9s %9s %11s %s\n", "over mTLS, keep-alive", "ops/s", "p50", "p99", "CPU µs/op", "ratio to the TLS no-op's CPU")
+	header()
 	var limit float64
 	for _, row := range rows(d, n) {
 		if limit != 0 && !wanted.MatchString(row.name) {
@@ -84,8 +85,23 @@ func run() error {
 		if limit == 0 {
 			limit = got.cpu
 		}
-		fmt.Printf("%-34s %10.0f %9s %9s %11.1f %.2f\n", row.name, got.rate, got.p50.Round(10*time.Microsecond), got.p99.Round(10*time.Microsecond), got.cpu, got.cpu/limit)
+		line{name: row.name, rate: got.rate, p50: got.p50, p99: got.p99, cpu: got.cpu, ratio: fmt.Sprintf("%.2f", got.cpu/limit), limit: "CPU of the TLS no-op"}.print()
 	}
 	fmt.Printf("\nresident after load: %.1f MiB\n", d.residentMiB())
+	if *only != "" {
+		return nil
+	}
+	d.stop()
+	n.stop()
+	header()
+	for _, i := range insides() {
+		lines, err := i.run()
+		if err != nil {
+			return err
+		}
+		for _, l := range lines {
+			l.print()
+		}
+	}
 	return nil
 }

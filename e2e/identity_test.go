@@ -41,7 +41,7 @@ func TestIdentities(t *testing.T) {
 		"sealwright cert issue --spiffe service/short --ttl 2s --out expired || sealwright cert issue --spiffe service/short --ttl 60s --out expired\n" +
 		"printf '%s' '@id(\"administrators\") permit (principal in Role::\"administrator\", action, resource);\n@id(\"services\") permit (principal is Service, action in Action::\"kms:Use\", resource in Environment::\"dev\");' > policy.cedar\n" +
 		"sealwright policy apply policy.cedar")
-	address := strings.TrimPrefix(s.vary("SEALWRIGHT_ADDR"), "SEALWRIGHT_ADDR=")
+	address := s.address()
 	for _, name := range []string{"idem", "gone"} {
 		client := mtls(t, filepath.Join(dir, name))
 		encrypt := func() (status int, body string, reused bool) {

@@ -51,6 +51,9 @@ func TestInitAndServe(t *testing.T) {
 			if out, code := s.daemon("serve", "--config", s.config); code != 1 || !strings.Contains(out, "sealwrightd init") {
 				t.Errorf("serve without a store: %d\n%s", code, out)
 			}
+			if exists(filepath.Join(s.dir, "store.db")) {
+				t.Error("serve created a store")
+			}
 			if out, code := s.init(); code != 2 || !strings.Contains(out, "--no-recovery") {
 				t.Errorf("init without a word about recovery: %d\n%s", code, out)
 			}

@@ -52,4 +52,11 @@ func TestRowsSetBack(t *testing.T) {
 	s.must("sealwright audit verify")
 	s.wait(20*time.Second, func() bool { return ready() == "200" })
 	s.stop()
+	// Who also changes the entry that tells is found out by the log's hashes.
+	tamper(`UPDATE log_entry SET data = CAST(replace(CAST(data AS TEXT), 'kms:DisableKey', 'kms:DescribeKey') AS BLOB)`)
+	s = start(t, dir)
+	s.wait(20*time.Second, func() bool { return ready() == "503" })
+	if out, problems, code := s.sh("sealwright audit verify"); code != 1 {
+		t.Errorf("audit verify: code %d\n%s%s", code, out, problems)
+	}
 }

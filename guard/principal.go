@@ -64,21 +64,7 @@ func (p Principal) policyForm() policy.Principal {
 
 // columns are the deciding columns, in the order the MAC covers them.
 func (p Principal) columns() []any {
-	return []any{p.ID, p.SPIFFEID, p.PersonID, strings.Join(p.Roles, ","), p.CreatedBy, p.CreatedAt.UnixMicro(), micros(p.ExpiresAt), micros(p.DisabledAt)}
-}
-
-func micros(t time.Time) int64 {
-	if t.IsZero() {
-		return 0
-	}
-	return t.UnixMicro()
-}
-
-func fromMicros(us int64) time.Time {
-	if us == 0 {
-		return time.Time{}
-	}
-	return time.UnixMicro(us).UTC()
+	return []any{p.ID, p.SPIFFEID, p.PersonID, strings.Join(p.Roles, ","), p.CreatedBy, p.CreatedAt.UnixMicro(), storage.Micros(p.ExpiresAt), storage.Micros(p.DisabledAt)}
 }
 
 // Register makes an identity a principal. Roles that must not meet in one
@@ -176,7 +162,7 @@ func (d *Door) Disable(ctx context.Context, g Grant, spiffeID string) (Principal
 	mac := d.rows.RowMAC("principal", p.columns()...)
 	return p, g.Update(ctx, func(tx *storage.Tx) error {
 		tx.BumpEpoch()
-		n, err := tx.Exec(`UPDATE principal SET disabled_at = $1, mac = $2 WHERE id = $3 AND mac = $4`, micros(p.DisabledAt), mac, p.ID, was)
+		n, err := tx.Exec(`UPDATE principal SET disabled_at = $1, mac = $2 WHERE id = $3 AND mac = $4`, storage.Micros(p.DisabledAt), mac, p.ID, was)
 		if err == nil && n != 1 {
 			err = fmt.Errorf("disabling %s: %w: it changed meanwhile: retry", spiffeID, key.ErrConflict)
 		}
@@ -199,7 +185,7 @@ func (d *Door) scanPrincipal(row scanner) (Principal, error) {
 	if roles != "" {
 		p.Roles = strings.Split(roles, ",")
 	}
-	p.CreatedAt, p.ExpiresAt, p.DisabledAt = time.UnixMicro(created).UTC(), fromMicros(expires), fromMicros(disabled)
+	p.CreatedAt, p.ExpiresAt, p.DisabledAt = time.UnixMicro(created).UTC(), storage.Time(expires), storage.Time(disabled)
 	if err := d.rows.CheckRow(mac, "principal", p.columns()...); err != nil {
 		return Principal{}, fmt.Errorf("principal %s: %w", p.SPIFFEID, err)
 	}

@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/sealwright/sealwright/key"
 	"github.com/sealwright/sealwright/policy"
@@ -40,7 +39,7 @@ const recordColumns = `id, name, environment, algorithm, tier, state, current_ve
 // columns are what the MAC of a record covers: everything.
 func (r *record) columns() []any {
 	return []any{r.ID.String(), r.Name.String(), r.Name.Environment, string(r.Algorithm), string(r.Tier), string(r.State), r.CurrentVersion,
-		r.Owner, r.Classification, r.consumers, r.CreatedBy, micros(r.CreatedAt), micros(r.ExpiresAt), micros(r.DisabledAt)}
+		r.Owner, r.Classification, r.consumers, r.CreatedBy, storage.Micros(r.CreatedAt), storage.Micros(r.ExpiresAt), storage.Micros(r.DisabledAt)}
 }
 
 func (v *versionRow) columns() []any {
@@ -69,7 +68,7 @@ func (s *Service) scanRecord(row scanner, epoch int64) (*record, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: reading key %s: %w", key.ErrIntegrity, id, err)
 	}
-	r.CreatedAt, r.ExpiresAt, r.DisabledAt = moments(created), moments(expires), moments(disabled)
+	r.CreatedAt, r.ExpiresAt, r.DisabledAt = storage.Time(created), storage.Time(expires), storage.Time(disabled)
 	r.object = objectOf(&r.Key)
 	r.epoch = epoch
 	return &r, nil
@@ -131,7 +130,7 @@ func (s *Service) readVersions(ctx context.Context, id key.ID) ([]Version, error
 		if err != nil {
 			return nil, fmt.Errorf("reading key %s: %w", id, err)
 		}
-		list = append(list, Version{v.number, v.state, moments(v.created)})
+		list = append(list, Version{v.number, v.state, storage.Time(v.created)})
 	}
 	return list, rows.Err()
 }
@@ -155,7 +154,7 @@ func (s *Service) insertVersion(tx *storage.Tx, v *versionRow) error {
 // key.ErrConflict if it is not that any more.
 func (s *Service) replaceRecord(tx *storage.Tx, was, next *record) error {
 	n, err := tx.Exec(`UPDATE kms_key SET state = $1, current_version = $2, disabled_at = $3, mac = $4 WHERE id = $5 AND mac = $6`,
-		string(next.State), next.CurrentVersion, micros(next.DisabledAt), next.mac, was.ID.String(), was.mac)
+		string(next.State), next.CurrentVersion, storage.Micros(next.DisabledAt), next.mac, was.ID.String(), was.mac)
 	if err == nil && n != 1 {
 		err = fmt.Errorf("%w: key %s changed meanwhile: look at it, then repeat", key.ErrConflict, was.Name)
 	}
@@ -170,19 +169,4 @@ func (s *Service) authenticateVersion(v *versionRow) {
 
 func errTaken(name string) error {
 	return fmt.Errorf("%w: key %s: choose another name, or rotate it to get a new version", key.ErrExists, name)
-}
-
-// micros and moments convert times to and from the store's; 0 is the zero time.
-func micros(t time.Time) int64 {
-	if t.IsZero() {
-		return 0
-	}
-	return t.UnixMicro()
-}
-
-func moments(us int64) time.Time {
-	if us == 0 {
-		return time.Time{}
-	}
-	return time.UnixMicro(us).UTC()
 }

@@ -125,9 +125,14 @@ func (c *call) auditKeys() (any, error) {
 	return out, err
 }
 
-// Review compares everything that decides with the log; see guard.Review. What
-// it finds, readiness reports until another Review finds it mended.
+// Review verifies the stored log, and then compares everything that decides with
+// it; see guard.Review. What it finds, readiness reports until it is mended.
 func (s *Server) Review(ctx context.Context) error {
+	_, err := s.Log.VerifyStored(ctx, nil)
+	return errors.Join(err, s.compare(ctx))
+}
+
+func (s *Server) compare(ctx context.Context) error {
 	return s.Door.Review(ctx, s.Keys.Review(), s.CA.Review())
 }
 
@@ -149,7 +154,7 @@ func (c *call) auditVerify() (any, error) {
 		for _, p := range report.Problems {
 			out.Problems = append(out.Problems, p.String())
 		}
-		if err := c.Review(ctx); err != nil {
+		if err := c.compare(ctx); err != nil {
 			if !errors.Is(err, key.ErrIntegrity) {
 				return err
 			}

@@ -6,7 +6,6 @@ import (
 	"database/sql"
 	"embed"
 	"fmt"
-	"io"
 	"io/fs"
 	"strings"
 
@@ -54,16 +53,14 @@ func Migrate(ctx context.Context, dialect string, pool *sql.DB) error {
 type rowids struct{ fs.FS }
 
 func (r rowids) Open(name string) (fs.File, error) {
-	f, err := r.FS.Open(name)
-	if err != nil || !strings.HasSuffix(name, ".sql") {
-		return f, err
+	if !strings.HasSuffix(name, ".sql") {
+		return r.FS.Open(name)
 	}
-	defer f.Close()
-	info, err := f.Stat()
+	info, err := fs.Stat(r.FS, name)
 	if err != nil {
 		return nil, err
 	}
-	text, err := io.ReadAll(f)
+	text, err := fs.ReadFile(r.FS, name)
 	if err != nil {
 		return nil, err
 	}

@@ -11,11 +11,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/goccy/go-yaml"
-
 	"github.com/sealwright/sealwright/api"
 	"github.com/sealwright/sealwright/client"
 	"github.com/sealwright/sealwright/internal/cli"
+	"github.com/sealwright/sealwright/internal/strictyaml"
 	"github.com/sealwright/sealwright/policy"
 )
 
@@ -63,8 +62,8 @@ func readTable(file string) (*decisionTable, error) {
 
 func parseTable(file string, data []byte) (*decisionTable, error) {
 	var table decisionTable
-	if err := yaml.UnmarshalWithOptions(data, &table, yaml.Strict()); err != nil {
-		return nil, cli.Misuse("sealwright policy test --help shows the form", "%s: %s", file, yaml.FormatError(err, false, true))
+	if err := strictyaml.Decode(data, &table); err != nil {
+		return nil, cli.Misuse("sealwright policy test --help shows the form", "%s: %w", file, err)
 	}
 	if len(table.Tests) == 0 {
 		return nil, cli.Misuse("sealwright policy test --help shows the form", "%s has no tests", file)

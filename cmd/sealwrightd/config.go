@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -10,13 +9,11 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"time"
 
-	"github.com/goccy/go-yaml"
-
 	"github.com/sealwright/sealwright/hsm"
+	"github.com/sealwright/sealwright/internal/strictyaml"
 	"github.com/sealwright/sealwright/key"
 	"github.com/sealwright/sealwright/pki"
 	"github.com/sealwright/sealwright/tpm"
@@ -89,31 +86,14 @@ func loadConfig(path string) (Config, error) {
 	return c, nil
 }
 
-// place is how the parser begins an error: the line and the column.
-var place = regexp.MustCompile(`^\[(\d+):\d+\] `)
-
-// parseConfig reads one YAML document and nothing after it.
+// parseConfig reads the text of the file.
 func parseConfig(text []byte) (c Config, err error) {
-	defer func() {
-		// The parser trips over some malformed texts (testdata/fuzz has one); an operator's slip must not.
-		if recover() != nil {
-			c, err = Config{}, errors.New("it is no YAML that makes sense here: look for stray tags (!) and indentation")
-		}
-	}()
-	d := yaml.NewDecoder(bytes.NewReader(text), yaml.Strict())
-	if err := d.Decode(&c); err != nil && !errors.Is(err, io.EOF) {
-		// Without colours and without the lines around it: they may be nobody's business.
-		text := place.ReplaceAllString(strings.TrimSpace(yaml.FormatError(err, false, false)), "line $1: ")
-		if strings.HasPrefix(text, "time: ") { // package time cannot know the key; there is one duration
-			text = "shutdown_grace: " + strings.TrimPrefix(text, "time: ")
-		}
-		return c, errors.New(text)
+	err = strictyaml.Decode(text, &c)
+	if err != nil && strings.HasPrefix(err.Error(), "time: ") {
+		// Package time cannot know the key; there is one duration.
+		err = errors.New("shutdown_grace: " + strings.TrimPrefix(err.Error(), "time: "))
 	}
-	var more any
-	if err := d.Decode(&more); !errors.Is(err, io.EOF) {
-		return c, errors.New("there is a second document after '---': write one")
-	}
-	return c, nil
+	return c, err
 }
 
 // complete fills in defaults and checks what can be checked without opening anything.

@@ -15,7 +15,9 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/sealwright/sealwright/hsm/softhsm"
@@ -154,7 +156,9 @@ func makeDevDir(dir string) error {
 	if err != nil {
 		return fmt.Errorf("making the dev directory: %w", err)
 	}
-	if text, err := os.ReadFile(ignore); len(list) > 0 && (err != nil || string(text) != ignoreAll) {
+	// A run that was killed here left the beginning of the mark and nothing else.
+	foreign := slices.ContainsFunc(list, func(e os.DirEntry) bool { return !strings.HasPrefix(e.Name(), "..gitignore.tmp-") })
+	if text, err := os.ReadFile(ignore); foreign && (err != nil || string(text) != ignoreAll) {
 		return cli.Misuse("--dir with a new directory", "%s holds something else: dev wants a directory of its own", dir)
 	}
 	return durable.WriteFile(ignore, []byte(ignoreAll), 0o600)

@@ -161,6 +161,11 @@ func TestDevDirectory(t *testing.T) {
 	if text, err := os.ReadFile(filepath.Join(dir, ".gitignore")); err != nil || string(text) != "*\n" {
 		t.Errorf("%q, %v", text, err)
 	}
+	killed := t.TempDir()
+	write(t, killed, "..gitignore.tmp-123", "")
+	if err := makeDevDir(killed); err != nil {
+		t.Errorf("where a run was killed at its very beginning: %v", err)
+	}
 	mine := t.TempDir()
 	write(t, mine, ".gitignore", "*.o\n")
 	if err := makeDevDir(mine); cli.Code(err) != 2 {

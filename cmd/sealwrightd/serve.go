@@ -175,7 +175,7 @@ func (h *house) server(ctx context.Context, logger *slog.Logger) (*server.Server
 	})
 }
 
-// review compares what decides with the log, now and then once a day. It goes
+// review verifies the log and compares what decides with it, now and once a day. It goes
 // on in the background, because a long log takes a while to read.
 func review(ctx context.Context, s *server.Server, logger *slog.Logger) {
 	for {

@@ -168,11 +168,25 @@ func (e *Encoder) StringMap(m map[string]string) {
 }
 
 func (e *Encoder) string(s string) {
+	if plain(s) {
+		e.buf = append(append(append(e.buf, '"'), s...), '"')
+		return
+	}
 	if !utf8.ValidString(s) {
 		e.fail("%.80q is not UTF-8", s)
 		return
 	}
 	e.buf = appendString(e.buf, s)
+}
+
+// plain reports whether s is ASCII that needs no escape, as almost all of it is.
+func plain(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c < 0x20 || c >= utf8.RuneSelf || c == '"' || c == '\\' {
+			return false
+		}
+	}
+	return true
 }
 
 const hexDigits = "0123456789abcdef"

@@ -12,6 +12,7 @@ import (
 	"github.com/sealwright/sealwright/key"
 	"github.com/sealwright/sealwright/pki"
 	"github.com/sealwright/sealwright/policy"
+	"github.com/sealwright/sealwright/storage"
 )
 
 const (
@@ -184,7 +185,7 @@ func (s *Service) page(ctx context.Context, f Filter, all *issuers) ([]Certifica
 		return nil, err
 	}
 	q := query{text: selectCertificate + "WHERE c.not_after >= "}
-	q.arg(max(after, micros(f.ExpiresAfter)))
+	q.arg(max(after, storage.Micros(f.ExpiresAfter)))
 	if serial != "" {
 		q.text += " AND (c.not_after > "
 		q.arg(after)
@@ -255,7 +256,7 @@ func (s *Service) scan(row scanner, all *issuers) (*Certificate, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.NotBefore, c.NotAfter, c.RevokedAt = time.UnixMicro(before).UTC(), time.UnixMicro(after).UTC(), fromMicros(revoked)
+	c.NotBefore, c.NotAfter, c.RevokedAt = time.UnixMicro(before).UTC(), time.UnixMicro(after).UTC(), storage.Time(revoked)
 	if i := all.byID[c.Issuer]; i != nil {
 		c.Environment = i.Environment
 	}

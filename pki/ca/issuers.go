@@ -14,6 +14,7 @@ import (
 	"github.com/sealwright/sealwright/key"
 	"github.com/sealwright/sealwright/pki"
 	"github.com/sealwright/sealwright/policy"
+	"github.com/sealwright/sealwright/storage"
 )
 
 // rootName is the name of the root among issuers; no environment may have it.
@@ -80,7 +81,7 @@ func (i *Issuer) usable() error {
 func (i *Issuer) columns() []any {
 	return []any{
 		i.ID, i.Environment, i.Parent, i.Certificate.Raw, i.Chain, i.ref.Encode(), i.State, i.Mode, flag(i.Authenticates), i.Owner, i.CreatedBy,
-		i.CreatedAt.UnixMicro(), i.Certificate.NotAfter.UnixMicro(), micros(i.DisabledAt),
+		i.CreatedAt.UnixMicro(), i.Certificate.NotAfter.UnixMicro(), storage.Micros(i.DisabledAt),
 	}
 }
 
@@ -89,20 +90,6 @@ func flag(b bool) int64 {
 		return 1
 	}
 	return 0
-}
-
-func micros(t time.Time) int64 {
-	if t.IsZero() {
-		return 0
-	}
-	return t.UnixMicro()
-}
-
-func fromMicros(us int64) time.Time {
-	if us == 0 {
-		return time.Time{}
-	}
-	return time.UnixMicro(us).UTC()
 }
 
 // issuers is what this process knows of one authz_epoch.
@@ -213,7 +200,7 @@ func (s *Service) scanIssuer(row scanner) (*Issuer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("issuer %s: %w", i.ID, err)
 	}
-	i.Authenticates, i.CreatedAt, i.DisabledAt = authenticates != 0, time.UnixMicro(created).UTC(), fromMicros(disabled)
+	i.Authenticates, i.CreatedAt, i.DisabledAt = authenticates != 0, time.UnixMicro(created).UTC(), storage.Time(disabled)
 	if i.Certificate, err = x509.ParseCertificate(der); err != nil {
 		return nil, fmt.Errorf("%w: certificate of issuer %s: %w", key.ErrIntegrity, i.ID, err)
 	}
