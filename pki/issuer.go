@@ -150,7 +150,7 @@ func (i *Issuer) CheckIssuer(public crypto.PublicKey, trustDomain string, p Plan
 	if err := i.within(t); err != nil {
 		return nil, err
 	}
-	t.issuer, t.authorityID, t.permitted = i.certificate.RawSubject, i.certificate.SubjectKeyId, trustDomain
+	t.issuer, t.authorityID, t.permitted, t.crl = i.certificate.RawSubject, i.certificate.SubjectKeyId, trustDomain, i.crlURL
 	return i.check(t, lint.Rules{Kind: lint.Issuer, Parent: i.certificate, MaxValidity: t.whole(), TrustDomain: trustDomain}, nil)
 }
 
