@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 )
 
 var crlLine = regexp.MustCompile(`CRLs at (http://\S+?)/?\n`)
@@ -19,10 +20,11 @@ var crlLine = regexp.MustCompile(`CRLs at (http://\S+?)/?\n`)
 // crlURL is where the service says its CRLs are.
 func (s *service) crlURL() string {
 	s.t.Helper()
-	found := crlLine.FindStringSubmatch(s.output.String())
-	if found == nil {
-		s.t.Fatalf("it does not say where the CRLs are:\n%s", s.output)
-	}
+	var found []string
+	s.wait(5*time.Second, func() bool {
+		found = crlLine.FindStringSubmatch(s.output.String())
+		return found != nil
+	})
 	return found[1]
 }
 

@@ -119,6 +119,8 @@ func (s *session) make(spec key.Spec) error {
 		templates = template
 	}
 	public, private := templates(spec)
+	s.token.listing.Lock()
+	defer s.token.listing.Unlock()
 	if spec.Usage == key.UsageWrap {
 		_, err := s.lib.GenerateKey(s.handle, []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_AES_KEY_GEN, nil)}, private)
 		return err
@@ -256,7 +258,10 @@ func (s *session) destroy(id key.ID) (removed int, err error) {
 			return removed, err
 		}
 		for _, handle := range found {
-			if err := s.lib.DestroyObject(s.handle, handle); err != nil {
+			s.token.listing.Lock()
+			err := s.lib.DestroyObject(s.handle, handle)
+			s.token.listing.Unlock()
+			if err != nil {
 				return removed, err
 			}
 			removed++

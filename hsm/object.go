@@ -104,6 +104,8 @@ func (s *session) absent(id key.ID) error {
 
 // find returns at most 16 token objects that match.
 func (s *session) find(match ...*pkcs11.Attribute) ([]pkcs11.ObjectHandle, error) {
+	s.token.listing.RLock()
+	defer s.token.listing.RUnlock()
 	match = append(match, pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true))
 	if err := s.lib.FindObjectsInit(s.handle, match); err != nil {
 		return nil, err

@@ -26,7 +26,11 @@ type token struct {
 
 	permits chan struct{} // one value per session an operation may still take
 	making  chan struct{} // one value while no key is being generated
-	gate    gate          // operations inside; recovery has it empty
+	// listing is held while the token's objects are searched, and alone while
+	// one is made or removed: SoftHSM2 re-reads its directory for each search,
+	// and a generation that meets that ends in CKR_GENERAL_ERROR, its key in doubt.
+	listing sync.RWMutex
+	gate    gate // operations inside; recovery has it empty
 
 	refs int // guarded by module.opening
 	stop context.CancelFunc
@@ -185,14 +189,12 @@ func (t *token) login(pin []byte, first bool) error {
 	if err != nil {
 		return fmt.Errorf("opening a session: %w", kind(err))
 	}
-	t.logins.Add(1)
-	err = lib.Login(session, pkcs11.CKU_USER, string(pin))
+	err = t.tryPIN(session, pin)
 	if first && code(err) == pkcs11.CKR_USER_ALREADY_LOGGED_IN {
 		// The token kept a login that nobody here knows of and would take any
 		// PIN for right. Nobody uses it: this process has one owner of the module.
 		_ = lib.Logout(session)
-		t.logins.Add(1)
-		err = lib.Login(session, pkcs11.CKU_USER, string(pin))
+		err = t.tryPIN(session, pin)
 	}
 	if err != nil && code(err) != pkcs11.CKR_USER_ALREADY_LOGGED_IN {
 		_ = lib.CloseSession(session)
@@ -200,6 +202,20 @@ func (t *token) login(pin []byte, first bool) error {
 	}
 	t.pinned = session
 	return nil
+}
+
+// tryPIN calls C_Login, again a few times if the token could not look at the
+// PIN at all: SoftHSM2 reads its directory while another process writes to it.
+// Every answer about the PIN itself is final.
+func (t *token) tryPIN(session pkcs11.SessionHandle, pin []byte) (err error) {
+	for try := range 4 {
+		time.Sleep(time.Duration(try) * 20 * time.Millisecond)
+		t.logins.Add(1)
+		if err = t.module.lib.Login(session, pkcs11.CKU_USER, string(pin)); code(err) != pkcs11.CKR_GENERAL_ERROR {
+			break
+		}
+	}
+	return err
 }
 
 // closeIdle closes the sessions no operation holds. The caller has the

@@ -80,11 +80,15 @@ func dev(ctx context.Context, o devOptions, out, problems io.Writer) (err error)
 	defer func() { err = errors.Join(err, h.close()) }()
 	defer os.Remove(filepath.Join(dir, "ready"))
 	return h.serve(ctx, logger, func(address string) {
-		if err := writeEnv(dir, address, h.log.VerifierKey()); err != nil {
-			logger.Error("writing "+dir+"/env", "error", err)
-			return
+		err := writeEnv(dir, address, h.log.VerifierKey())
+		if err == nil {
+			greet(out, h, o.dir, address, created)
+			// Last: who waits for this file finds everything else done.
+			err = durable.WriteFile(filepath.Join(dir, "ready"), []byte(address+"\n"), 0o600)
 		}
-		greet(out, h, o.dir, address, created)
+		if err != nil {
+			logger.Error("telling how to reach this service", "directory", dir, "error", err)
+		}
 	})
 }
 
@@ -277,7 +281,7 @@ func newRequest() (private, csr []byte, err error) {
 	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}), nil
 }
 
-// writeEnv writes the file to source, then the file that says it is there.
+// writeEnv writes the file to source.
 func writeEnv(dir, address, logKey string) error {
 	env := "# To be sourced: points the sealwright CLI at this service as its administrator.\n"
 	for _, v := range [][2]string{
@@ -291,10 +295,7 @@ func writeEnv(dir, address, logKey string) error {
 		env += "export " + v[0] + "='" + shellQuote(v[1]) + "'\n"
 	}
 	env += pathLine()
-	if err := durable.WriteFile(filepath.Join(dir, "env"), []byte(env), 0o600); err != nil {
-		return err
-	}
-	return durable.WriteFile(filepath.Join(dir, "ready"), []byte(address+"\n"), 0o600)
+	return durable.WriteFile(filepath.Join(dir, "env"), []byte(env), 0o600)
 }
 
 // pathLine puts the command line on the PATH, where it lies beside this program.
