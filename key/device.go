@@ -99,7 +99,8 @@ type Attributes struct {
 // Device keeps keys that never leave it. All methods are safe for concurrent
 // use, respect ctx while waiting for a session, and answer with the error
 // kinds of this package. A device retries once, on fresh sessions, what it
-// knows was not performed; it never retries Generate or a refused PIN.
+// knows was not performed; it never retries Generate or a refused PIN. What
+// only some devices can do will be further interfaces, found by assertion.
 type Device interface {
 	// Generate makes a key. ErrExists if the label or the ID is taken,
 	// ErrUnsupported if the device cannot do the algorithm and usage. The
@@ -124,16 +125,6 @@ type Device interface {
 	Health(ctx context.Context) error
 	// Close waits for operations in flight, then lets the device go.
 	Close() error
-}
-
-// Attester is a Device that can also prove where a key was made.
-type Attester interface {
-	Attest(ctx context.Context, ref Ref, nonce []byte) ([]byte, error)
-}
-
-// Counter is a Device with a monotonic counter that survives everything.
-type Counter interface {
-	Increment(ctx context.Context) (uint64, error)
 }
 
 // Signer makes a device key a crypto.Signer. SignTimeout bounds each signature, because
