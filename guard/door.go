@@ -234,7 +234,8 @@ func (t *ticket) refuse(ctx context.Context, cause error) (int64, error) {
 	if err != nil {
 		return -1, err
 	}
-	index, err := t.door.db.Commit(ctx, storage.Change{Entries: []storage.Entry{entry}})
+	// Who hangs up before the answer has asked all the same.
+	index, err := t.door.db.Commit(context.WithoutCancel(ctx), storage.Change{Entries: []storage.Entry{entry}})
 	if err != nil {
 		return -1, fmt.Errorf("recording a refusal: %w", err)
 	}

@@ -67,6 +67,26 @@ func TestDeniedActsAreRecordedThenRefused(t *testing.T) {
 	}
 }
 
+// Hanging up before the answer hides no attempt.
+func TestDenialOfACallerWhoIsGoneIsRecorded(t *testing.T) {
+	k := guardtest.New(t)
+	_, _ = k.Enter(t.Context(), k.Plain, use(k.Door, encrypt), encrypt) // now everything that decides is in memory
+	before := last(t, k)
+	ctx, hangUp := context.WithCancel(t.Context())
+	r := guardtest.Request(k.Plain, encrypt)
+	resolve := r.Resolve
+	r.Resolve = func(ctx context.Context) ([]guard.Act, error) {
+		defer hangUp()
+		return resolve(ctx)
+	}
+	if _, err := k.Door.Enter(ctx, r, use(k.Door, encrypt)); !errors.Is(err, key.ErrDenied) {
+		t.Errorf("%v, want ErrDenied", err)
+	}
+	if e := last(t, k); e.Outcome != audit.Denied || !e.Time.After(before.Time) {
+		t.Errorf("the newest entry is %+v", e)
+	}
+}
+
 func TestFailedActsAreRecorded(t *testing.T) {
 	k := guardtest.New(t)
 	_, err := k.Enter(t.Context(), k.Admin, func(_ context.Context, g guard.Grant) error {
