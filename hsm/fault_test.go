@@ -227,6 +227,8 @@ func TestOneLoginPerWrongPIN(t *testing.T) {
 		{nil, "not the pin", key.ErrAuth},
 		{[]string{"C_Login rv 0xa4 99"}, "", key.ErrLockedOut},
 		{[]string{"C_Login rv 0xa3 99"}, "", key.ErrAuth}, // PIN_EXPIRED
+		// Nobody knows whether the token has counted this one: not again without being told to.
+		{[]string{"C_Login rv 0x5 99"}, "", key.ErrUnavailable},
 	} {
 		f.breaks(t, c.rules...)
 		config := hsm.Config{}

@@ -189,12 +189,14 @@ func (t *token) login(pin []byte, first bool) error {
 	if err != nil {
 		return fmt.Errorf("opening a session: %w", kind(err))
 	}
-	err = t.tryPIN(session, pin)
+	t.logins.Add(1)
+	err = lib.Login(session, pkcs11.CKU_USER, string(pin))
 	if first && code(err) == pkcs11.CKR_USER_ALREADY_LOGGED_IN {
 		// The token kept a login that nobody here knows of and would take any
 		// PIN for right. Nobody uses it: this process has one owner of the module.
 		_ = lib.Logout(session)
-		err = t.tryPIN(session, pin)
+		t.logins.Add(1)
+		err = lib.Login(session, pkcs11.CKU_USER, string(pin))
 	}
 	if err != nil && code(err) != pkcs11.CKR_USER_ALREADY_LOGGED_IN {
 		_ = lib.CloseSession(session)
@@ -202,20 +204,6 @@ func (t *token) login(pin []byte, first bool) error {
 	}
 	t.pinned = session
 	return nil
-}
-
-// tryPIN calls C_Login, again a few times if the token could not look at the
-// PIN at all: SoftHSM2 reads its directory while another process writes to it.
-// Every answer about the PIN itself is final.
-func (t *token) tryPIN(session pkcs11.SessionHandle, pin []byte) (err error) {
-	for try := range 4 {
-		time.Sleep(time.Duration(try) * 20 * time.Millisecond)
-		t.logins.Add(1)
-		if err = t.module.lib.Login(session, pkcs11.CKU_USER, string(pin)); code(err) != pkcs11.CKR_GENERAL_ERROR {
-			break
-		}
-	}
-	return err
 }
 
 // closeIdle closes the sessions no operation holds. The caller has the
